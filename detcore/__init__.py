@@ -1,0 +1,76 @@
+"""detcore: typed components for object detection, found through entry points.
+
+Importing this package imports neither torch nor any plugin; every name below is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from detcore import registry as registry
+    from detcore.component import Component, Part, Spec, make, wired
+    from detcore.detectors import ImagePreprocessor, SingleStageDetector
+    from detcore.errors import (
+        BrokenPluginError,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        DetcoreError,
+        UnknownComponentError,
+    )
+    from detcore.checkpoint import load, save
+    from detcore.serialize import build, dump
+    from detcore.structures import (
+        ClassMap,
+        Detections,
+        FeatureSpec,
+        ImageBatch,
+        Targets,
+    )
+
+_HOME = {
+    "BrokenPluginError": "errors",
+    "CheckpointError": "errors",
+    "ClassMap": "structures",
+    "Component": "component",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "DetcoreError": "errors",
+    "Detections": "structures",
+    "FeatureSpec": "structures",
+    "ImageBatch": "structures",
+    "ImagePreprocessor": "detectors",
+    "Part": "component",
+    "SingleStageDetector": "detectors",
+    "Spec": "component",
+    "Targets": "structures",
+    "UnknownComponentError": "errors",
+    "build": "serialize",
+    "dump": "serialize",
+    "load": "checkpoint",
+    "make": "component",
+    "save": "checkpoint",
+    "wired": "component",
+}
+_SUBMODULES = frozenset({"registry", "config", "errors", "component", "structures", "interfaces", "boxes"})
+
+__all__ = [*sorted(_HOME), "__version__", "registry"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"detcore.{_HOME[name]}"), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"detcore.{name}")
+    else:
+        raise AttributeError(f"module 'detcore' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_SUBMODULES})

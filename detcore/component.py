@@ -1,0 +1,485 @@
+"""Components: plain classes whose constructors are validated, and the specs that describe them.
+
+A component is written like any class, with a keyword-only, annotated ``__init__``. :class:`Component` validates
+every construction, remembers the validated arguments (so that the object can be dumped), and gives the class
+``spec``: a frozen recipe that an owner completes with what only the owner knows.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from abc import ABC
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, Union, get_args, overload
+
+from pydantic_core import core_schema
+
+from detcore import registry
+from detcore.errors import BrokenPluginError, ConfigError, Problem, UnknownComponentError, join_path
+from detcore.signature import Signature, check_definition, signature_of, wired
+
+__all__ = ["Component", "Part", "Spec", "arguments_of", "make", "wired"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_STATE = "_detcore_construction"
+
+
+class Spec(Generic[T]):
+    """A validated, frozen recipe for one component; made by ``Cls.spec(...)``.
+
+    Args:
+        type: The component class.
+        params: Its arguments, without those that an owner supplies.
+
+    Raises:
+        ConfigError: An argument is unknown, missing or invalid; all of them are reported.
+    """
+
+    __slots__ = ("__weakref__", "_owner", "params", "type")
+    is_spec_class: ClassVar[bool] = True
+
+    type: type[T]
+    params: Mapping[str, Any]
+
+    def __init__(self, type: type[T], params: Mapping[str, Any]) -> None:
+        if getattr(type, "__abstractmethods__", None):
+            missing = ", ".join(sorted(type.__abstractmethods__))  # type: ignore[attr-defined]
+            raise ConfigError(f"{type.__name__} is an interface, not a component (abstract: {missing})")
+        values = signature_of(type).validate(params, complete=False)
+        object.__setattr__(self, "type", type)
+        object.__setattr__(self, "params", MappingProxyType(values))
+        object.__setattr__(self, "_owner", None)
+
+    def build(self, **supplied: Any) -> T:
+        """Makes the component.
+
+        Args:
+            **supplied: What the owner knows; names that the component does not declare as wired are left out.
+
+        Raises:
+            ConfigError: A wired parameter is missing or contradicts the spec, or a cross-field check fails.
+        """
+        self._check_single_owner()
+        signature = signature_of(self.type)
+        values, wiring, problems = dict(self.params), set(), []
+        for name, value in supplied.items():
+            parameter = signature.parameters.get(name)
+            if parameter is None or parameter.wired is None:
+                continue
+            if name not in values:
+                values[name] = value
+                wiring.add(name)
+            elif not parameter.wired.may_override and values[name] != value:
+                problems.append(_contradiction(name, values[name], value, signature.title))
+        if problems:
+            raise ConfigError(problems, signature.title)
+        built = self.type(**values)
+        vars(built)[_STATE].wired.update(wiring)
+        if _holds_instance(self.params):
+            object.__setattr__(self, "_owner", weakref.ref(built))
+        return built
+
+    def replace(self, **changes: Any) -> Spec[T]:
+        """A spec with some arguments changed."""
+        return Spec(self.type, {**self.params, **changes})
+
+    def complete(self) -> dict[str, Any]:
+        """The arguments with the defaults filled in; wired ones only where the spec states them."""
+        signature = signature_of(self.type)
+        free = {name: v for name, v in signature.defaults().items() if signature.parameters[name].wired is None}
+        return {**free, **self.params}
+
+    def _check_single_owner(self) -> None:
+        if self._owner is not None and self._owner() is not None:
+            raise ConfigError(
+                f"{self!r} holds an instance and was built before; an instance belongs to one owner only: "
+                "give the inner part as a spec too, or make a second spec"
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a spec is frozen; use {self.type.__name__} spec.replace({name}=...)")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Spec):
+            return NotImplemented
+        return self.type is other.type and self.complete() == other.complete()
+
+    def __hash__(self) -> int:
+        return hash(self.type)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.params.items())
+        return f"{self.type.__name__}.spec({arguments})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Spec, (self.type, dict(self.params))
+
+    def __copy__(self) -> Spec[T]:
+        return self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        (interface,) = get_args(source) or (Component,)
+        return core_schema.no_info_plain_validator_function(functools.partial(_as_spec, interface))
+
+
+Part: TypeAlias = Union[T, Spec[T]]
+
+
+class Component(ABC):
+    """Base of everything that can be named in a configuration.
+
+    An interface is a subclass that sets :attr:`kind`; a component is a subclass of an interface.
+    """
+
+    #: The entry-point group without its prefix; set by the interface.
+    kind: ClassVar[str]
+    #: Version of the interface; raised when a change breaks the components written for it.
+    api_version: ClassVar[int] = 1
+    #: The interface version that a component was written for; None means whichever is installed.
+    built_for_api: ClassVar[int | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        init = cls.__dict__.get("__init__")
+        if init is None and not any(getattr(base.__init__, "_validates", False) for base in cls.__mro__[1:]):
+
+            def init(self: Any) -> None:
+                super(cls, self).__init__()
+
+            init.__qualname__ = f"{cls.__qualname__}.__init__"
+        if init is not None:
+            check_definition(cls, init)
+            cls.__init__ = _validating(cls, init)  # type: ignore[method-assign]
+
+    @classmethod
+    def spec(cls: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Spec[T]:
+        """A validated, frozen recipe; what an owner knows (``in_features``, ``num_classes``, ...) is left out.
+
+        Raises:
+            ConfigError: An argument is unknown, missing or invalid.
+        """
+        if args:
+            raise ConfigError("takes keyword arguments only", cls.__name__)
+        return Spec(cls, kwargs)  # type: ignore[arg-type]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(functools.partial(_as_part, cls))
+
+
+@dataclass
+class Construction:
+    """What a component remembers of how it was made.
+
+    Args:
+        values: The validated arguments, defaults included. Built parts are not kept here but read live.
+        wired: Names of the arguments that an owner supplied or confirmed.
+    """
+
+    values: dict[str, Any]
+    wired: set[str] = field(default_factory=set)
+
+
+def arguments_of(component: Component) -> Construction:
+    """How ``component`` was made.
+
+    Raises:
+        ConfigError: The object was not made through a component's constructor.
+    """
+    try:
+        return vars(component)[_STATE]  # type: ignore[no-any-return]
+    except KeyError:
+        raise ConfigError(f"{type(component).__name__} was not made through its constructor") from None
+
+
+# ------------------------------------------------------------------------------------------- construction
+
+
+@dataclass
+class _Frame:
+    """A component under construction: where it stands in the tree, and its arguments."""
+
+    path: str
+    values: Mapping[str, Any]
+
+
+@dataclass
+class _Collector:
+    """Everything that went wrong below the outermost component under construction."""
+
+    problems: list[Problem] = field(default_factory=list)
+    attempted: set[int] = field(default_factory=set)
+
+
+class _PartMissing(Exception):
+    """A part is used that could not be built; the reason has been collected."""
+
+
+class _MissingPart:
+    """Stands for a part that failed, so that its siblings are still tried."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise _PartMissing(name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise _PartMissing
+
+
+_frame: ContextVar[_Frame | None] = ContextVar("detcore_frame", default=None)
+_pending_path: ContextVar[str] = ContextVar("detcore_pending_path", default="")
+_collector: ContextVar[_Collector | None] = ContextVar("detcore_collector", default=None)
+
+
+def _validating(cls: type, init: Callable[..., None]) -> Callable[..., None]:
+    """``init`` with its arguments validated; the outermost call on an object is the one remembered."""
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if args:
+            raise ConfigError("takes keyword arguments only", type(self).__name__)
+        signature = signature_of(cls)
+        values = {**signature.defaults(), **signature.validate(kwargs, complete=True)}
+        if _STATE in vars(self):  # a subclass's constructor is running this one
+            init(self, **values)
+            return
+        vars(self)[_STATE] = Construction({n: v for n, v in values.items() if not _holds_instance(v)})
+        with _Building(self, signature, values):
+            init(self, **values)
+
+    __init__._validates = True  # type: ignore[attr-defined]
+    return __init__
+
+
+class _Building:
+    """Context of one construction: its frame, and for the outermost one the collecting of all problems."""
+
+    def __init__(self, component: Any, signature: Signature, values: Mapping[str, Any]) -> None:
+        self.component, self.signature = component, signature
+        self.frame = _Frame(_pending_path.get(), values)
+
+    def __enter__(self) -> None:
+        self.outermost = _collector.get() is None
+        if self.outermost:
+            self.frame.path = ""
+            self.collector_token = _collector.set(_Collector())
+        self.frame_token = _frame.set(self.frame)
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        _frame.reset(self.frame_token)
+        collector = _collector.get()
+        if not self.outermost or collector is None:
+            self._reraise(error)
+            return
+        try:
+            if collector.problems:
+                _try_the_rest(self.frame.values, "", collector)
+        finally:
+            _collector.reset(self.collector_token)
+        title = type(self.component).__name__
+        if collector.problems:
+            own = self._own_problems(error)
+            raise ConfigError([*collector.problems, *own], title) from None
+        self._reraise(error)
+
+    def _own_problems(self, error: BaseException | None) -> Sequence[Problem]:
+        return error.problems if isinstance(error, ConfigError) else ()
+
+    def _reraise(self, error: BaseException | None) -> None:
+        """A cross-field check raises ValueError: it becomes a ConfigError that names the component."""
+        if isinstance(error, ValueError) and not isinstance(error, ConfigError):
+            raise ConfigError(str(error), type(self.component).__name__) from error
+        if error is None:
+            self._check_parts_are_kept()
+
+    def _check_parts_are_kept(self) -> None:
+        for name, value in self.frame.values.items():
+            if _holds_instance(value) and not hasattr(self.component, name):
+                raise ConfigError(
+                    f"{type(self.component).__name__} does not keep its part {name!r}: "
+                    f"its constructor must assign self.{name} = make({name}, ...)"
+                )
+
+
+@overload
+def make(part: None, **supplied: Any) -> None: ...
+@overload
+def make(part: T | Spec[T], **supplied: Any) -> T: ...
+def make(part: Any, **supplied: Any) -> Any:
+    """The component that a ``Part[X]`` argument stands for: a spec is built, an instance is checked.
+
+    Args:
+        part: The validated argument; None stays None.
+        **supplied: What the owner knows. A spec gets what it declares as wired; an instance must agree with it.
+
+    Raises:
+        ConfigError: The part cannot be built, or was built for other neighbours. Inside a constructor the error
+            is held back until the siblings have been tried, then raised for all.
+    """
+    if part is None:
+        return None
+    frame, collector = _frame.get(), _collector.get()
+    path = join_path(frame.path, _path_of(part, frame.values)) if frame else ""
+    token = _pending_path.set(path)
+    problems_before = len(collector.problems) if collector else 0
+    try:
+        if collector:
+            collector.attempted.add(id(part))
+        if isinstance(part, Spec):
+            return part.build(**supplied)
+        _check_neighbours(part, supplied)
+        return part
+    except ConfigError as error:
+        if collector is None:
+            raise
+        collector.problems += error.below(path).problems
+    except _PartMissing:
+        pass
+    except Exception:
+        # With a part missing below, an odd failure is its consequence; otherwise it is a bug to be seen.
+        if collector is None or len(collector.problems) == problems_before:
+            raise
+    finally:
+        _pending_path.reset(token)
+    return _MissingPart()
+
+
+def _check_neighbours(instance: Component, supplied: Mapping[str, Any]) -> None:
+    state = arguments_of(instance)
+    title = type(instance).__name__
+    problems = []
+    for name, value in supplied.items():
+        parameter = signature_of(type(instance)).parameters.get(name)
+        if parameter is None or parameter.wired is None:
+            continue
+        own = state.values.get(name)
+        if own == value:
+            state.wired.add(name)
+        elif not parameter.wired.may_override:
+            problems.append(_contradiction(name, own, value, title))
+    if problems:
+        raise ConfigError(problems, title)
+
+
+def _contradiction(name: str, own: Any, given: Any, title: str) -> Problem:
+    return Problem(
+        name,
+        f"{title} has {name}={_brief(own)}, but its owner supplies {_brief(given)}",
+        f"use {title}.spec(...) without {name}, or build it for what precedes it",
+    )
+
+
+def _brief(value: Any) -> str:
+    """Pyramids as channels/stride, everything else as it is."""
+    if isinstance(value, tuple) and value and all(hasattr(v, "channels") and hasattr(v, "stride") for v in value):
+        return "(" + ", ".join(f"{v.channels} channels at stride {v.stride}" for v in value) + ")"
+    return repr(value)
+
+
+def _try_the_rest(values: Any, path: str, collector: _Collector) -> None:
+    """Builds the specs that were never reached because an earlier sibling failed, where no owner is needed."""
+    for where, spec in _specs_in(values, path):
+        if id(spec) in collector.attempted:
+            continue
+        needs_owner = any(p.wired and p.required for p in signature_of(spec.type).parameters.values())
+        if needs_owner:
+            _try_the_rest(spec.complete(), where, collector)
+            continue
+        collector.attempted.add(id(spec))
+        token = _pending_path.set(where)
+        try:
+            spec.type(**spec.params)
+        except ConfigError as error:
+            collector.problems += error.below(where).problems
+        except _PartMissing:
+            pass
+        finally:
+            _pending_path.reset(token)
+
+
+def _specs_in(value: Any, path: str) -> Iterator[tuple[str, Spec[Any]]]:
+    if isinstance(value, Spec):
+        yield path, value
+    else:
+        for key, item in _items(value):
+            yield from _specs_in(item, join_path(path, key))
+
+
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, (list, tuple)):
+        yield from enumerate(value)
+
+
+def _path_of(part: Any, value: Any) -> str:
+    """Where in an owner's arguments ``part`` stands (by identity); empty if nowhere."""
+    for key, item in _items(value):
+        if item is part:
+            return str(key)
+        below = _path_of(part, item)
+        if below:
+            return join_path(key, below)
+    return ""
+
+
+def _holds_instance(value: Any) -> bool:
+    if isinstance(value, Component):
+        return True
+    if isinstance(value, Spec):
+        return _holds_instance(value.params)
+    return any(_holds_instance(item) for _, item in _items(value))
+
+
+# --------------------------------------------------------------------------------------------- validation
+
+
+def _as_part(interface: type[Component], value: Any) -> Any:
+    """An instance of ``interface``, or a spec for one."""
+    if isinstance(value, interface):
+        return value
+    return _as_spec(interface, value)
+
+
+def _as_spec(interface: type[Component], value: Any) -> Spec[Any]:
+    """A spec for ``interface`` from a spec or a mapping with ``type``."""
+    if isinstance(value, Mapping):
+        return _spec_from_mapping(interface, value)
+    if isinstance(value, Spec) and issubclass(value.type, interface):
+        return value
+    remedy = f"give an instance, {interface.__name__}.spec(...) of a concrete class, or {{type: NAME, ...}}"
+    if isinstance(value, type) and issubclass(value, interface):
+        raise ConfigError([Problem("", f"got the class {value.__name__} itself", f"use {value.__name__}.spec(...)")])
+    what = value.type.__name__ if isinstance(value, Spec) else repr(value)
+    raise ConfigError([Problem("", f"expected {_article(interface)}, got {what}", remedy)])
+
+
+def _spec_from_mapping(interface: type[Component], value: Mapping[str, Any]) -> Spec[Any]:
+    kind = getattr(interface, "kind", None)
+    params = {key: item for key, item in value.items() if key != "type"}
+    if "type" not in value:
+        names = ", ".join(registry.names(kind)) if kind else ""
+        remedy = f"name one of: {names}" if names else ""
+        near = "" if "type" in value else next((k for k in params if str(k).lower() in ("typ", "name", "cls")), "")
+        hint = f" (found {near!r})" if near else ""
+        raise ConfigError([Problem("type", f"the key 'type' is missing{hint}", remedy)])
+    name = value["type"]
+    if not isinstance(name, str):
+        raise ConfigError([Problem("type", f"expected a component's name, got {name!r}")])
+    try:
+        component = registry.resolve(kind, name)
+    except (UnknownComponentError, BrokenPluginError) as error:
+        raise ConfigError([Problem("type", str(error))]) from error
+    if not issubclass(component, interface):
+        raise ConfigError([Problem("type", f"expected {_article(interface)}, got {name!r}")])
+    return Spec(component, params)
+
+
+def _article(interface: type) -> str:
+    return ("an " if interface.__name__[0] in "AEIOU" else "a ") + interface.__name__

@@ -1,0 +1,55 @@
+"""The interface of samplers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from detcore.component import Component
+from detcore.structures import Assignment, Sample
+
+
+class SamplingPredictions(NamedTuple):
+    """What samplers that look at predictions get, lazily.
+
+    Args:
+        losses: Classification loss per prior [B, N].
+        logits: [B, N, C].
+        boxes: Decoded [B, N, 4].
+    """
+
+    losses: Tensor
+    logits: Tensor
+    boxes: Tensor
+
+
+class Sampler(Component):
+    """Which of the assigned priors a loss is taken over.
+
+    Ground truths that take part as proposals are prepended by the owner, before sampling.
+
+    Invariants: a sampled positive is positive in the assignment, a negative negative; an image's sample depends
+    on that image and its generator only.
+    """
+
+    kind: ClassVar[str] = "samplers"
+
+    @abstractmethod
+    def sample(
+        self,
+        assignment: Assignment,
+        *,
+        predict: Callable[[], SamplingPredictions] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Sample:
+        """Chooses among the assigned priors.
+
+        Args:
+            assignment: N assigned priors per image.
+            predict: Gives losses, logits and boxes, for samplers that rank by them.
+            generator: Source of randomness; torch's global one where None.
+        """

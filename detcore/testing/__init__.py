@@ -1,0 +1,1 @@
+"""What tests of components need: edge cases by name, golden numbers, and the conformance kit."""
