@@ -20,14 +20,16 @@ from pydantic_core import core_schema
 
 from detcore import registry
 from detcore.errors import BrokenPluginError, ConfigError, Problem, UnknownComponentError, join_path
-from detcore.signature import Signature, check_definition, signature_of, wired
+from detcore.signature import Parameter, Signature, check_definition, signature_of, wired
 
-__all__ = ["Component", "Part", "Spec", "arguments_of", "make", "wired"]
+__all__ = ["Component", "Part", "Spec", "arguments_of", "live_part", "make", "walk", "wired"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 _STATE = "_detcore_construction"
+#: Key under which a part's interface stands in the JSON Schema of a parameter.
+INTERFACE_MARK = "x-detcore-interface"
 
 
 class Spec(Generic[T]):
@@ -126,7 +128,9 @@ class Spec(Generic[T]):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
         (interface,) = get_args(source) or (Component,)
-        return core_schema.no_info_plain_validator_function(functools.partial(_as_spec, interface))
+        return core_schema.no_info_plain_validator_function(
+            functools.partial(_as_spec, interface), metadata=_json_schema_of(interface)
+        )
 
 
 Part: TypeAlias = Union[T, Spec[T]]
@@ -171,7 +175,9 @@ class Component(ABC):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(functools.partial(_as_part, cls))
+        return core_schema.no_info_plain_validator_function(
+            functools.partial(_as_part, cls), metadata=_json_schema_of(cls)
+        )
 
 
 @dataclass
@@ -197,6 +203,35 @@ def arguments_of(component: Component) -> Construction:
         return vars(component)[_STATE]  # type: ignore[no-any-return]
     except KeyError:
         raise ConfigError(f"{type(component).__name__} was not made through its constructor") from None
+
+
+def live_part(component: Component, parameter: Parameter) -> Any:
+    """The present value of a part parameter, the captured value of any other."""
+    state = arguments_of(component)
+    if parameter.is_part and hasattr(component, parameter.name):
+        return getattr(component, parameter.name)
+    return state.values[parameter.name]
+
+
+def walk(component: Component, path: str = "") -> Iterator[tuple[str, Component]]:
+    """A component and all its parts at any depth, each with its path; ``""`` for the component itself."""
+    yield path, component
+    for parameter in signature_of(type(component)).parameters.values():
+        if parameter.is_part:
+            value = live_part(component, parameter)
+            for where, part in _components_in(value, join_path(path, parameter.name)):
+                yield from walk(part, where)
+
+
+def _components_in(value: Any, path: str) -> Iterator[tuple[str, Component]]:
+    if isinstance(value, Component):
+        yield path, value
+    elif isinstance(value, Mapping) or hasattr(value, "items"):
+        for key, item in value.items():
+            yield from _components_in(item, join_path(path, key))
+    elif hasattr(value, "__iter__") and not isinstance(value, str):
+        for index, item in enumerate(value):
+            yield from _components_in(item, join_path(path, index))
 
 
 # ------------------------------------------------------------------------------------------- construction
@@ -438,6 +473,10 @@ def _holds_instance(value: Any) -> bool:
 
 
 # --------------------------------------------------------------------------------------------- validation
+
+
+def _json_schema_of(interface: type) -> dict[str, Any]:
+    return {"pydantic_js_functions": [lambda schema, handler: {INTERFACE_MARK: interface}]}
 
 
 def _as_part(interface: type[Component], value: Any) -> Any:

@@ -68,6 +68,11 @@ class Parameter:
         """Whether there is no default."""
         return self.default is _MISSING
 
+    @property
+    def is_part(self) -> bool:
+        """Whether its values are components, or collections of them."""
+        return _mentions_component(self.annotation)
+
 
 class Signature:
     """The parameters of one component class and the pydantic model derived from them.
@@ -220,6 +225,13 @@ def harden(annotation: Any) -> Any:
     if origin in (tuple, list, dict, set, frozenset, collections.abc.Sequence, collections.abc.Mapping):
         return origin[tuple(a if a is ... else harden(a) for a in args)]
     return annotation
+
+
+def _mentions_component(annotation: Any) -> bool:
+    # by attribute: components are defined on top of this module
+    if isinstance(annotation, type) and hasattr(annotation, "kind") and hasattr(annotation, "spec"):
+        return True
+    return _is_spec(annotation) or any(map(_mentions_component, typing.get_args(annotation)))
 
 
 def _is_spec(annotation: Any) -> bool:

@@ -1,0 +1,6 @@
+"""Detectors: pure composition of a preprocessor, a backbone, a neck and heads."""
+
+from detcore.detectors.preprocessor import ImagePreprocessor
+from detcore.detectors.single_stage import SingleStageDetector
+
+__all__ = ["ImagePreprocessor", "SingleStageDetector"]
