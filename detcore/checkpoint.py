@@ -25,7 +25,7 @@ from detcore.errors import CheckpointError, ConfigError
 from detcore.interfaces.detector import Detector
 from detcore.serialize import build, dump
 from detcore.structures import ClassMap
-from detcore.weights import without_weights
+from detcore.weights import load_state, without_weights
 
 WEIGHTS, CONFIG, CLASSES = "model.safetensors", "config.yaml", "classes.json"
 _CONFIG_KEY, _CLASSES_KEY, _VERSION_KEY = "detcore.config", "detcore.classes", "detcore.version"
@@ -103,36 +103,16 @@ def load(
     config, classes, weights = _read_file(path) if path.suffix == ".safetensors" else _read_folder(path)
     with without_weights():
         detector = build(config, kind="detectors", objects=objects, title=str(path))
-    load_strictly(detector, weights, str(path))
+    load_state(detector, weights, source=str(path), may_lack=_tied(detector, weights))
     detector.class_map = classes
     return detector.to(device).eval()  # type: ignore[no-any-return]
 
 
-def load_strictly(module: torch.nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Loads weights that must be exactly the module's.
-
-    Raises:
-        CheckpointError: Names are missing or left over, or shapes differ; all are counted, the first ones named.
-    """
+def _tied(module: torch.nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Names that share their storage with one in the file: tied weights are stored once."""
     own = module.state_dict()
-    # tensors stored once under several names (tied weights) are found through any of them
-    tied = {own[name].data_ptr() for name in own if name in weights and own[name].numel()}
-    missing = [n for n in own if n not in weights and (not own[n].numel() or own[n].data_ptr() not in tied)]
-    unexpected = [n for n in weights if n not in own]
-    wrong = [
-        f"{n} (file {list(weights[n].shape)}, model {list(own[n].shape)})"
-        for n in own
-        if n in weights and own[n].shape != weights[n].shape
-    ]
-    found = [_list(what, names) for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong)) if names]
-    if found:
-        raise CheckpointError(f"{source}: the weights do not fit the model: {'; '.join(found)}")
-    module.load_state_dict(dict(weights), strict=False)
-
-
-def _list(what: str, names: list[str], limit: int = 5) -> str:
-    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
-    return f"{len(names)} {what}: {', '.join(names[:limit])}{more}"
+    stored = {own[name].data_ptr() for name in weights if name in own and own[name].numel()}
+    return [n for n, tensor in own.items() if n not in weights and tensor.numel() and tensor.data_ptr() in stored]
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

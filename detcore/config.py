@@ -248,6 +248,7 @@ def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(node.value, 8 if "o" in node.value else 16 if "x" in node.value else 10)
 
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _Loader.add_constructor("tag:yaml.org,2002:int", _number)
 
 
@@ -271,6 +272,8 @@ def parse_yaml(text: str, name: str) -> Config:
 
 def _construct(loader: yaml.SafeLoader, node: yaml.Node, path: str, name: str, origins: dict[str, str]) -> Any:
     here = f"{name}:{node.start_mark.line + 1}"
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+        raise ConfigError(f"{here}: the tag {node.tag!r} is not allowed; configurations hold plain data")
     if isinstance(node, yaml.MappingNode):
         _refuse_duplicates(node, name)
         loader.flatten_mapping(node)
@@ -330,6 +333,11 @@ class _Dumper(yaml.SafeDumper):
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.Node:
         short = all(isinstance(item, (int, float, str, bool, type(None))) for item in sequence)
         return super().represent_sequence(tag, sequence, flow_style=short or flow_style)
+
+
+for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
+    for _tag_name, _regexp in _resolvers:  # quotes what either our loader or a YAML 1.1 reader takes for no text
+        _Dumper.add_implicit_resolver(_tag_name, _regexp, [_first])
 
 
 def to_yaml(data: Any) -> str:

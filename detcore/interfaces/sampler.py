@@ -38,6 +38,10 @@ class Sampler(Component):
 
     kind: ClassVar[str] = "samplers"
 
+    #: Whether it may leave assigned priors out. Losses over a subsample are averaged over all of it, losses over
+    #: everything over the positives only.
+    subsamples: ClassVar[bool] = True
+
     @abstractmethod
     def sample(
         self,

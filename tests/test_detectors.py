@@ -1,0 +1,158 @@
+"""The single-stage detector and its preprocessor, composed of toy parts."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import detcore
+from detcore.detectors import ImagePreprocessor
+from detcore.errors import ConfigError, DataError
+from detcore.serialize import build
+from detcore.structures import Detections, ImageBatch, ImageGeometry, Losses, Targets
+
+
+def image(height=40, width=50):
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+
+
+@pytest.fixture
+def model(toys, toy_config):
+    return build(toy_config)
+
+
+def test_losses_in_training_detections_in_evaluation(model):
+    targets = [{"boxes": torch.tensor([[1.0, 2, 3, 4]]), "labels": torch.tensor([2])}]
+    losses = model([image()], targets)
+    assert isinstance(losses, Losses)
+    losses.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert isinstance(model.eval()([image()]), Detections)
+
+
+def test_training_without_objects(model):
+    model([image()], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]).total.backward()
+
+
+def test_training_needs_targets(model):
+    with pytest.raises(DataError, match=r"training needs targets: model\(images, targets\)"):
+        model([image()])
+
+
+def test_labels_are_checked(model):
+    targets = [{"boxes": torch.zeros(1, 4), "labels": torch.tensor([3])}]
+    with pytest.raises(DataError, match=r"targets\[0\]: labels should be 0..2, got 3..3"):
+        model([image()], targets)
+
+
+def test_as_many_targets_as_images(model):
+    targets = [{"boxes": torch.zeros(1, 4), "labels": torch.tensor([0])}]
+    with pytest.raises(DataError, match="2 images but targets for 1"):
+        model([image(), image()], targets)
+
+
+def test_batch_and_targets_as_structures(model):
+    batch = model.preprocess([image(), image(20, 30)])
+    targets = Targets.stack([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}] * 2)
+    assert model(batch, targets).keys() == {"loss0"}
+
+
+def test_default_class_names(model):
+    assert model.class_map.names == ("class0", "class1", "class2")
+
+
+def test_progress_reaches_the_parts(model):
+    model.on_progress(2, 17)
+    assert model.head.assigner.seen == [(2, 17)]
+
+
+def test_pickle_and_deepcopy(model):
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert detcore.dump(again) == detcore.dump(model)
+
+
+def test_in_somebody_elses_module(model):
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images, targets):
+            return sum(self.model(images, targets).values())
+
+    targets = [{"boxes": torch.tensor([[1.0, 2, 3, 4]]), "labels": torch.tensor([0])}]
+    assert Wrapper()([image()], targets).dim() == 0
+
+
+def test_neck_is_optional(toys, toy_config):
+    toy_config["neck"] = None
+    model = build(toy_config)
+    assert model.head.conv.in_channels == 5
+    model.eval()([image()])
+
+
+class TestImagePreprocessor:
+    def test_normalises_and_pads(self):
+        batch = ImagePreprocessor(mean=(1, 2, 3), std=(2, 2, 2), size_divisor=16)([image(20, 30), image(33, 10)])
+        assert batch.pixels.shape == (2, 3, 48, 32)
+        assert batch.sizes.tolist() == [[20, 30], [33, 10]]
+        assert batch.padded_sizes.tolist() == [[32, 32], [48, 16]]
+        assert batch.pixels[0, :, 20:].abs().sum() == 0
+        assert batch.pixels[1, :, :, 10:].abs().sum() == 0
+
+    def test_values(self):
+        source = image(32, 32)
+        batch = ImagePreprocessor(mean=(10, 20, 30), std=(1, 2, 4))([source])
+        want = (source.float() - torch.tensor([10.0, 20, 30]).view(3, 1, 1)) / torch.tensor([1.0, 2, 4]).view(3, 1, 1)
+        torch.testing.assert_close(batch.pixels[0], want)
+
+    def test_float_images_are_0_to_1(self):
+        source = image(32, 32)
+        prepare = ImagePreprocessor()
+        torch.testing.assert_close(prepare([source / 255]).pixels, prepare([source]).pixels, rtol=1e-5, atol=1e-5)
+
+    def test_bgr(self):
+        prepare, bgr = ImagePreprocessor(), ImagePreprocessor(channel_order="bgr")
+        source = image()
+        torch.testing.assert_close(bgr([source]).pixels, prepare([source]).pixels.flip(1))
+
+    def test_geometry_is_passed_on(self):
+        batch = ImagePreprocessor()([image()], [ImageGeometry((80, 100), (0.5, 0.5), (0, 0), (True, False))])
+        assert batch.original_sizes.tolist() == [[80, 100]]
+        assert batch.flip.tolist() == [[True, False]]
+
+    def test_batch_equals_singles(self):
+        prepare, images = ImagePreprocessor(), [image(20, 30), image(64, 33)]
+        batch = prepare(images)
+        for i, one in enumerate(images):
+            single = prepare([one]).pixels[0]
+            torch.testing.assert_close(batch.pixels[i, :, : single.shape[1], : single.shape[2]], single)
+
+    def test_has_no_weights(self):
+        assert not ImagePreprocessor().state_dict()
+
+    @pytest.mark.parametrize(
+        ("images", "message"),
+        [
+            ([], "a batch needs at least one image"),
+            ([torch.zeros(1, 4, 4)], r"images\[0\]: expected a tensor \[3, H, W\], got \[1, 4, 4\]"),
+            ([torch.zeros(3, 0, 4)], r"images\[0\]: expected a tensor \[3, H, W\], got \[3, 0, 4\]"),
+            (["a.jpg"], r"images\[0\]: expected a tensor \[3, H, W\], got str"),
+            ([torch.zeros(3, 4, 4, dtype=torch.int64)], r"images\[0\]: expected uint8 .* got torch.int64"),
+        ],
+    )
+    def test_bad_images(self, images, message):
+        with pytest.raises(DataError, match=message):
+            ImagePreprocessor()(images)
+
+    def test_bad_std(self):
+        with pytest.raises(ConfigError, match="std should be positive"):
+            ImagePreprocessor(std=(1, 0, 1))
+
+
+def test_image_batch_defaults():
+    batch = ImageBatch.of(torch.zeros(2, 3, 8, 6))
+    assert batch.sizes.tolist() == [[8, 6], [8, 6]]
+    assert len(batch) == 2
