@@ -282,7 +282,7 @@ class Targets(_Structure):
                 ignore[i, :count] = torch.as_tensor(image["ignore"], dtype=torch.bool)
         masks = None
         if images and all(image.get("masks") is not None for image in images):
-            masks = Masks.stack([image["masks"] for image in images], [image["boxes"] for image in images], rows)
+            masks = Masks.stack([image["masks"] for image in images], rows)
         return cls(boxes, labels, valid, ignore, masks)
 
 

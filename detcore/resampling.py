@@ -1,0 +1,60 @@
+"""Resampling along one axis, with the samples of RoIAlign."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+#: Most samples in a cell, in image lengths: only longer cells get fewer than one sample per pixel.
+MOST_SAMPLES = 8
+
+
+def axis_weights(
+    start: Float[Tensor, "n"],
+    end: Float[Tensor, "n"],
+    cells: int,
+    limit: int,
+    origin: Int[Tensor, "n"],
+    extent: int,
+) -> Float[Tensor, "n cells extent"]:
+    """How much each pixel of a crop counts in each output cell, along one axis.
+
+    The arithmetic is that of RoIAlign step by step, so that the same float32 samples come out: cells of equal
+    length, in each ceil(length) samples at equal distances; samples up to one pixel beyond the image take the
+    pixel at its border, samples farther away are zero.
+
+    Args:
+        start: Where the boxes begin, in pixels.
+        end: Where they end.
+        cells: Output cells.
+        limit: Pixels of the image.
+        origin: First pixel of each crop.
+        extent: Pixels of the longest crop.
+    """
+    finite = start.isfinite() & end.isfinite()
+    first = start.where(finite, 0) - 0.5
+    length = (end.where(finite, 0) - 0.5 - first) / cells
+    count = length.ceil().clamp(min=0, max=MOST_SAMPLES * limit)
+    steps = torch.arange(int(count.max()), device=start.device)
+    cell = torch.arange(cells, device=start.device)[:, None]
+    within = (steps + 0.5) * length[:, None] / count.clamp(min=1)[:, None]
+    place = (first[:, None, None] + cell * length[:, None, None]) + within[:, None, :]
+    counts = (steps < count[:, None])[:, None, :] & (place >= -1) & (place <= limit)
+    place = place.clamp(min=0, max=limit - 1)
+    low = place.floor()
+    ahead = place - low
+    weights = start.new_zeros((len(start), cells, extent))
+    for pixel, weight in ((low, 1 - ahead), (low + 1, ahead)):
+        index = pixel.where(counts, 0).long() - origin[:, None, None]
+        inside = counts & (index >= 0) & (index < extent)
+        weights.scatter_add_(2, index.where(inside, 0), weight.where(inside, 0))
+    return weights / count.clamp(min=1)[:, None, None]
+
+
+def most_samples(
+    boxes: Float[Tensor, "n 4"], out: tuple[int, int], image_size: tuple[int, int]
+) -> Int[Tensor, "n"]:
+    """Bound of the samples that :func:`axis_weights` takes along the longer axis of each box."""
+    cells, length = max(out), (boxes[:, 2:] - boxes[:, :2]).amax(-1).nan_to_num(nan=0.0)
+    return length.clamp(min=0, max=cells * MOST_SAMPLES * max(image_size)).long() + cells
