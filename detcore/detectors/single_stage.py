@@ -16,7 +16,7 @@ from detcore.interfaces.dense_head import DenseHead
 from detcore.interfaces.detector import Detector
 from detcore.interfaces.neck import Neck
 from detcore.interfaces.preprocessor import Preprocessor
-from detcore.structures import ClassMap, Detections, ImageBatch, Losses, Targets
+from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
 
 
 class SingleStageDetector(Detector):
@@ -57,9 +57,11 @@ class SingleStageDetector(Detector):
     def class_map(self, value: ClassMap) -> None:
         self._class_map = common.check_class_map(value, self.num_classes)
 
-    def preprocess(self, images: Sequence[Tensor]) -> ImageBatch:
+    def preprocess(
+        self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None
+    ) -> ImageBatch:
         """See :class:`~detcore.interfaces.Detector`."""
-        return self.preprocessor(images)  # type: ignore[no-any-return]
+        return self.preprocessor(images, geometry)  # type: ignore[no-any-return]
 
     def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
         """See :class:`~detcore.interfaces.Detector`."""

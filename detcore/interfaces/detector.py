@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from detcore.component import Component
-from detcore.structures import ClassMap, Detections, ImageBatch, Losses, Targets
+from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
 
 
 class Detector(Component, nn.Module):
@@ -24,8 +24,15 @@ class Detector(Component, nn.Module):
     class_map: ClassMap
 
     @abstractmethod
-    def preprocess(self, images: Sequence[Tensor]) -> ImageBatch:
-        """Normalises and pads images: uint8 [3, H, W] RGB, on the detector's device."""
+    def preprocess(
+        self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None
+    ) -> ImageBatch:
+        """Normalises and pads, on the detector's device.
+
+        Args:
+            images: uint8 [3, H, W] RGB, of any sizes.
+            geometry: The way back to the files; identity where omitted.
+        """
 
     @abstractmethod
     def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
