@@ -38,6 +38,12 @@ class Config:
     origins: dict[str, str] = field(default_factory=dict)
     source: str = ""
 
+    def origin(self, path: str) -> str:
+        """Where the value at ``path``, or the nearest thing around it, was written; empty if nowhere."""
+        while path not in self.origins and path:
+            path = path.rpartition(".")[0]
+        return self.origins.get(path, "")
+
     def override(self, assignments: Sequence[str]) -> Config:
         """This configuration with ``key.path=value`` assignments applied; values are read as YAML.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class DetcoreError(Exception):
@@ -23,19 +23,22 @@ class Problem:
         path: Where, as dotted keys from the root (``head.assigner.pos_iou_thr``); empty for the root itself.
         message: What is wrong, with the offending value.
         remedy: What to do about it; empty where the message already says so.
+        origin: Where the value was written (``file:line``); empty where no file is behind it.
     """
 
     path: str
     message: str
     remedy: str = ""
+    origin: str = ""
 
     def below(self, prefix: str) -> Problem:
         """The same problem, seen from an owner that holds the component under ``prefix``."""
-        return Problem(join_path(prefix, self.path), self.message, self.remedy)
+        return replace(self, path=join_path(prefix, self.path))
 
     def __str__(self) -> str:
-        """``path: message; remedy`` on one line."""
-        text = f"{self.path}: {self.message}" if self.path else self.message
+        """``path (origin): message; remedy`` on one line."""
+        where = f"{self.path} ({self.origin})" if self.path and self.origin else self.path or self.origin
+        text = f"{where}: {self.message}" if where else self.message
         return f"{text}; {self.remedy}" if self.remedy else text
 
 

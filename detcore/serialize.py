@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from detcore import registry
+from detcore import hooks, registry
 from detcore.component import Component, Spec, arguments_of, live_part
+from detcore.config import Config
 from detcore.errors import BrokenPluginError, ConfigError, Problem, UnknownComponentError, join_path
 from detcore.signature import signature_of
 
 
 def build(
-    config: Mapping[str, Any] | Spec[Any],
+    config: Mapping[str, Any] | Config | Spec[Any],
     *,
     kind: str | None = None,
     objects: Mapping[str, Any] | None = None,
@@ -25,8 +27,12 @@ def build(
 ) -> Any:
     """Makes the component that a configuration describes. The whole tree is validated before anything is built.
 
+    A :class:`~detcore.config.Config` (from a file) passes the hooks ``detcore_configure`` and ``detcore_built`` on
+    its way, and errors tell the file and line of what is wrong.
+
     Args:
-        config: A mapping with ``type`` (as from :func:`dump` or a file), or a spec. It is not changed.
+        config: A mapping with ``type`` (as from :func:`dump`), a configuration read from a file, or a spec. It is
+            not changed.
         kind: Where to look up the root's ``type``; every kind where None.
         objects: Instances by path, put in place of what the configuration has there.
         title: What to call the configuration in errors; the root's type where empty.
@@ -35,12 +41,35 @@ def build(
     Raises:
         ConfigError: Everything that is wrong with the configuration, each with path, value and remedy.
     """
+    if isinstance(config, Config):
+        return _build_file(config, kind, objects, supplied)
     try:
         spec = config if isinstance(config, Spec) else as_spec(config, kind=kind, objects=objects)
         _check_supplied(spec, supplied)
         return spec.build(**supplied)
     except ConfigError as error:
         raise ConfigError(error.problems, title or error.title) from error.__cause__
+
+
+def _build_file(
+    config: Config, kind: str | None, objects: Mapping[str, Any] | None, supplied: Mapping[str, Any]
+) -> Any:
+    data = copy.deepcopy(config.data)
+    hooks.manager().hook.detcore_configure(config=data)
+    with locating_problems(config):
+        built = build(data, kind=kind, objects=objects, **supplied)
+    hooks.manager().hook.detcore_built(model=built)
+    return built
+
+
+@contextmanager
+def locating_problems(config: Config) -> Iterator[None]:
+    """Adds to every problem that is raised inside where its value was written."""
+    try:
+        yield
+    except ConfigError as error:
+        found = [dataclasses.replace(p, origin=config.origin(p.path)) for p in error.problems]
+        raise ConfigError(found, config.source) from error.__cause__
 
 
 def as_spec(

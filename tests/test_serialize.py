@@ -144,3 +144,44 @@ def test_walk_gives_paths(toys, toy_config):
 def test_wired_values_are_marked(toys, toy_config):
     model = build(toy_config)
     assert arguments_of(model.head).wired == {"in_features", "num_classes"}
+
+
+def test_from_a_file_problems_tell_the_line(toys, toy_config, tmp_path):
+    from detcore.config import load
+
+    toy_config["head"]["assigner"]["pos_thr"] = 7
+    toy_config["head"]["asigner"] = None
+    path = tmp_path / "model.yaml"
+    path.write_text(to_yaml(toy_config))
+    with pytest.raises(ConfigError) as caught:
+        build(load(path, ["neck.out_channels=0"]))
+    assert str(caught.value).startswith(f"{path}: 3 problems")
+    assert f"head.assigner.pos_thr ({path}:13): input should be less than or equal to 1; got 7" in str(caught.value)
+    assert "neck.out_channels (command line): input should be greater than" in str(caught.value)
+
+
+def test_from_a_file_passes_the_hooks(toys, toy_config, tmp_path):
+    from detcore import hooks
+    from detcore.config import Config
+
+    class Listener:
+        built = None
+
+        @hooks.hookimpl
+        def detcore_configure(self, config):
+            config["num_classes"] = 7
+
+        @hooks.hookimpl
+        def detcore_built(self, model):
+            self.built = model
+
+    listener = Listener()
+    hooks.manager().register(listener)
+    try:
+        model = build(Config(toy_config))
+        assert model.num_classes == 7
+        assert listener.built is model
+        assert toy_config["num_classes"] == 3
+        assert build(toy_config).num_classes == 3
+    finally:
+        hooks.manager().unregister(listener)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from detcore import config as configs
+if TYPE_CHECKING:
+    from detcore.config import Config
 
 app = typer.Typer(help="Look at configuration files.", no_args_is_help=True)
 
@@ -22,7 +23,9 @@ def show(
     raw: bool = typer.Option(False, "--raw", help="Only what is written, without defaults and validation."),
 ) -> None:
     """Prints a configuration resolved and complete, with the origin of every value."""
-    config = configs.load(file, overrides or [])
+    from detcore.config import load
+
+    config = load(file, overrides or [])
     data = config.data if raw else _complete(config)
     for line, origin in _lines(data, "", 0, config.origins):
         typer.echo(f"{line:<56}  # {origin}" if origin else line)
@@ -31,18 +34,17 @@ def show(
 @app.command()
 def check(file: str = FILE, overrides: list[str] = OVERRIDES) -> None:
     """Validates a configuration: every key, value and component name in it."""
-    _complete(configs.load(file, overrides or []))
+    from detcore.config import load
+
+    _complete(load(file, overrides or []))
     typer.echo(f"{file}: ok")
 
 
-def _complete(config: configs.Config) -> dict[str, Any]:
-    from detcore.errors import ConfigError
-    from detcore.serialize import as_spec, dump
+def _complete(config: Config) -> dict[str, Any]:
+    from detcore.serialize import as_spec, dump, locating_problems
 
-    try:
+    with locating_problems(config):
         return dump(as_spec(config.data))
-    except ConfigError as error:
-        raise ConfigError(error.problems, config.source) from error
 
 
 def _lines(value: Any, path: str, depth: int, origins: dict[str, str]) -> Iterator[tuple[str, str]]:

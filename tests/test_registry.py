@@ -1,0 +1,188 @@
+"""Discovery through entry points, with distributions as an installer leaves them."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from detcore import registry
+from detcore.errors import BrokenPluginError, UnknownComponentError
+
+_spec = importlib.util.spec_from_file_location("distributions", Path(__file__).with_name("distributions.py"))
+distributions = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(distributions)
+ASSIGNER, install = distributions.ASSIGNER, distributions.install
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder on sys.path to install distributions into; the registry is read anew."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    registry.refresh()
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in sys.modules[name].__file__:
+            del sys.modules[name]
+    registry.refresh()
+
+
+def good(site, distribution="acme-assigners", module="acme_good", name="AcmeAssigner", version="1.2"):
+    install(site, distribution, {"detcore.assigners": {name: f"{module}:{name}"}}, {module: ASSIGNER.format(name=name)}, version)
+    registry.refresh()
+
+
+def test_listing_imports_nothing(site):
+    good(site)
+    assert "AcmeAssigner" in registry.names("assigners")
+    assert "assigners" in registry.kinds()
+    entry = next(e for e in registry.entries("assigners") if e.name == "AcmeAssigner")
+    assert (entry.distribution, entry.version, entry.target) == ("acme-assigners", "1.2", "acme_good:AcmeAssigner")
+    assert "acme_good" not in sys.modules
+
+
+def test_resolving_imports_that_one(site):
+    good(site)
+    good(site, "other-assigners", "acme_other", "OtherAssigner")
+    cls = registry.resolve("assigners", "AcmeAssigner")
+    assert cls.__name__ == "AcmeAssigner"
+    assert registry.resolve("assigners", "acme-assigners:AcmeAssigner") is cls
+    assert registry.resolve("assigners", "Acme_Assigners:AcmeAssigner") is cls
+    assert registry.resolve(None, "AcmeAssigner") is cls
+    assert registry.current().entry_of(cls).qualified == "acme-assigners:AcmeAssigner"
+    assert "acme_other" not in sys.modules
+
+
+def test_same_name_twice(site):
+    good(site)
+    good(site, "zeta-assigners", "acme_zeta")
+    with pytest.raises(
+        UnknownComponentError,
+        match="'AcmeAssigner' is registered by 2 distributions .*'acme-assigners:AcmeAssigner' or 'zeta-assigners:AcmeAssigner'",
+    ):
+        registry.resolve("assigners", "AcmeAssigner")
+    assert registry.resolve("assigners", "zeta-assigners:AcmeAssigner").__module__ == "acme_zeta"
+    assert registry.names("assigners").count("AcmeAssigner") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "cause"),
+    [
+        ("raise RuntimeError('boom')", "acme_bad:Bad", "RuntimeError: boom"),
+        ("import not_installed_anywhere", "acme_bad:Bad", "No module named 'not_installed_anywhere'"),
+        ("x = 1", "acme_bad:Bad", "has no attribute 'Bad'"),
+        ("import sys; sys.exit(3)", "acme_bad:Bad", "SystemExit: 3"),
+        ("Bad = 3", "acme_bad:Bad", "not being a component class but 3"),
+        ("class Bad: pass", "acme_bad:Bad", "not being a component class"),
+        ("from detcore.interfaces import Loss as Bad", "acme_bad:Bad", "kind 'losses', registered as 'assigners'"),
+        ("x = 1", "acme_gone:Bad", "No module named 'acme_gone'"),
+        ("def f(:", "acme_bad:Bad", "SyntaxError"),
+        (
+            "from detcore.interfaces import Assigner\nclass Bad(Assigner):\n built_for_api = 9",
+            "acme_bad:Bad",
+            r"built for a newer interface \(version 9; this detcore has 1\): update detcore",
+        ),
+        (
+            "from detcore.interfaces import Assigner\nclass Bad(Assigner):\n built_for_api = 0",
+            "acme_bad:Bad",
+            r"built for an older interface \(version 0; this detcore has 1\): update bad-plugin",
+        ),
+    ],
+)
+def test_a_broken_plugin_breaks_only_itself(site, source, target, cause):
+    install(site, "bad-plugin", {"detcore.assigners": {"Bad": target}}, {"acme_bad": source})
+    good(site)
+    assert "Bad" in registry.names("assigners")
+    with pytest.raises(BrokenPluginError, match=cause) as caught:
+        registry.resolve("assigners", "Bad")
+    assert f"'Bad' (assigners) of bad-plugin 1.2 cannot be used: its entry point '{target}'" in str(caught.value)
+    assert "DETCORE_DISABLE_PLUGINS=bad-plugin" in str(caught.value)
+    assert registry.resolve("assigners", "AcmeAssigner").__name__ == "AcmeAssigner"
+
+
+def test_damaged_metadata_is_passed_over(site):
+    good(site)
+    info = site / "junk-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_bytes(b"\xff\xfe\x00garbage")
+    (info / "entry_points.txt").write_text("[detcore.assigners\nnonsense")
+    registry.refresh()
+    assert "AcmeAssigner" in registry.names("assigners")
+
+
+def test_refresh_sees_what_was_installed_since(site):
+    assert "AcmeAssigner" not in registry.names("assigners")
+    install(site, "acme-assigners", {"detcore.assigners": {"AcmeAssigner": "acme_good:AcmeAssigner"}}, {})
+    assert "AcmeAssigner" not in registry.names("assigners")
+    registry.refresh()
+    assert "AcmeAssigner" in registry.names("assigners")
+
+
+def test_switching_plugins_off(site, monkeypatch):
+    good(site)
+    monkeypatch.setenv(registry.DISABLE_VARIABLE, "Acme_assigners, something-else")
+    assert "AcmeAssigner" not in registry.names("assigners")
+    assert "SingleStageDetector" in registry.names("detectors")
+    monkeypatch.setenv(registry.DISABLE_VARIABLE, "all")
+    assert {e.distribution for e in registry.entries()} == {"detcore"}
+    monkeypatch.delenv(registry.DISABLE_VARIABLE)
+    assert "AcmeAssigner" in registry.names("assigners")
+
+
+def test_the_first_on_the_path_counts(site, tmp_path_factory, monkeypatch):
+    good(site)
+    newer = tmp_path_factory.mktemp("newer")
+    monkeypatch.syspath_prepend(str(newer))
+    install(newer, "acme-assigners", {"detcore.assigners": {"AcmeAssigner": "acme_new:AcmeAssigner"}}, {}, "2.0")
+    registry.refresh()
+    assert [e.version for e in registry.entries("assigners") if e.name == "AcmeAssigner"] == ["2.0"]
+
+
+class TestMessages:
+    entries = tuple(
+        registry.Entry(kind, name, "some-plugin", "1", "m:X")
+        for kind, name in [("assigners", "MaxIoUAssigner"), ("assigners", "ATSSAssigner"), ("losses", "FocalLoss")]
+    )
+
+    def test_near_name(self):
+        with pytest.raises(UnknownComponentError, match="did you mean 'MaxIoUAssigner'.; installed: ATSSAssigner, MaxIoU"):
+            registry.Registry(self.entries).find("MaxIouAssigner", "assigners")
+
+    def test_of_another_kind(self):
+        with pytest.raises(UnknownComponentError, match="'FocalLoss' is not an installed component of kind 'assigners'; it is one of kind losses"):
+            registry.Registry(self.entries).find("FocalLoss", "assigners")
+
+    def test_package_to_install(self, monkeypatch):
+        monkeypatch.setitem(registry.PACKAGE_OF, "RetinaHead", "detcore-plugin-retina")
+        with pytest.raises(UnknownComponentError, match="install it with: pip install detcore-plugin-retina"):
+            registry.Registry(self.entries).find("RetinaHead", "dense_heads")
+
+    def test_nothing_installed(self):
+        with pytest.raises(UnknownComponentError, match="nothing of that kind is installed"):
+            registry.Registry(()).find("Whatever", "assigners")
+
+    def test_of_several_kinds(self):
+        both = (*self.entries, registry.Entry("metrics", "FocalLoss", "some-plugin", "1", "m:Y"))
+        with pytest.raises(UnknownComponentError, match=r"names components of several kinds \(losses, metrics\)"):
+            registry.Registry(both).find("FocalLoss")
+
+
+def test_use_is_undone():
+    outside = registry.current()
+    with registry.use(registry.Registry(())) as inside:
+        assert registry.current() is inside
+    assert registry.current() is outside
+
+
+def test_known_packages_are_those_of_the_plugins():
+    """The table that the error for a missing package reads is what the plugins' own files say."""
+    import tomllib
+
+    declared = {}
+    for file in sorted((Path(__file__).parents[1] / "plugins").glob("*/pyproject.toml")):
+        project = tomllib.loads(file.read_text())["project"]
+        for group, points in project.get("entry-points", {}).items():
+            if group.removeprefix("detcore.") not in registry.OTHER_GROUPS and group.startswith("detcore."):
+                declared |= dict.fromkeys(points, project["name"])
+    assert registry.PACKAGE_OF == declared
