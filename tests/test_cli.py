@@ -68,7 +68,7 @@ def test_config_check(toys, toy_config, tmp_path):
     path = tmp_path / "model.yaml"
     path.write_text(to_yaml(toy_config))
     assert invoke("config", "check", str(path)).output.endswith("ok\n")
-    with pytest.raises(ConfigError, match=r"model.yaml: head.asigner: unknown parameter 'asigner'; did you mean 'assigner'"):
+    with pytest.raises(ConfigError, match=r"model.yaml: head.asigner \(command line\): unknown parameter 'asigner'; did you mean 'assigner'"):
         invoke("config", "check", str(path), "head.asigner=1")
 
 
