@@ -1,4 +1,4 @@
-"""Box geometry that torchvision.ops lacks: leading batch dimensions, aligned pairs, intersection over foreground.
+"""Box geometry that torchvision.ops lacks: batch dimensions, aligned pairs, intersection over foreground.
 
 Boxes are xyxy in pixels. Every function broadcasts over leading dimensions and accepts zero rows.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 #: Smallest divisor of an overlap; keeps degenerate boxes at IoU 0 instead of NaN.
@@ -61,6 +61,25 @@ def clip(boxes: Float[Tensor, "*S 4"], sizes: Int[Tensor, "*B 2"]) -> Float[Tens
         sizes = sizes.unsqueeze(-2)
     limits = sizes.flip(-1).to(boxes.dtype)
     return torch.minimum(boxes.clamp(min=0), torch.cat((limits, limits), dim=-1))
+
+
+def inside_flags(
+    priors: Float[Tensor, "*P N 4"], sizes: Int[Tensor, "B 2"], allowed_border: float = 0
+) -> Bool[Tensor, "B N"]:
+    """Which priors lie inside each image, up to a border.
+
+    Args:
+        priors: [N, 4] shared by the images, or [B, N, 4].
+        sizes: (h, w) of each image.
+        allowed_border: Pixels that a prior may reach beyond the image, exclusively at the right and bottom;
+            any number below 0 allows every prior.
+    """
+    if allowed_border < 0:
+        return torch.ones((len(sizes), priors.shape[-2]), dtype=torch.bool, device=priors.device)
+    height, width = sizes.to(priors.dtype).unsqueeze(-1).unbind(1)
+    x1, y1, x2, y2 = priors.unbind(-1)
+    above = (x1 >= -allowed_border) & (y1 >= -allowed_border)
+    return above & (x2 < width + allowed_border) & (y2 < height + allowed_border)
 
 
 def contains(boxes: Float[Tensor, "*S M 4"], points: Float[Tensor, "*S N 2"]) -> Tensor:
