@@ -1,0 +1,171 @@
+"""KITTI: one text file per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detcore.component import Part, make
+from detcore.errors import DataError, did_you_mean
+from detcore.interfaces import Dataset, Example, Transform
+from detcore.structures import ClassMap
+from detcore_data.checks import Counts, Policy
+from detcore_data.classes import choose_classes
+from detcore_data.files import pair_files
+from detcore_data.images import Exif, ImageReader, MaxPixels
+from detcore_data.records import Annotations, Records
+from detcore_data.source import ExampleSource
+
+#: The benchmark's own classes, in the order of its documentation.
+KITTI_CLASSES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
+
+_Object = tuple[str, tuple[float, float, float, float]]
+
+
+class KittiDataset(Dataset):
+    """Images annotated in the format of KITTI's object benchmark (Geiger et al., CVPR 2012); the 2D boxes.
+
+    Args:
+        annotations: Folder of the text files (``label_2``).
+        images: Folder of the images (``image_2``).
+        split: File that lists the images of the split, one name per line, with or without ending; None for all.
+        classes: The classes that are wanted, in the order of their labels; None for the benchmark's eight.
+            Annotations of others are left out, and counted.
+        ignored: Names whose boxes become regions to ignore, for every class: the benchmark's ``DontCare``, and
+            neighbours such as ``Van`` where cars are looked for.
+        merge: Names that stand for another, such as ``{"Van": "Car"}``.
+        transforms: Applied to every example, in order.
+        filter_empty: Whether images without objects are left out; kept, they are all background.
+        policy: What to do with boxes without an extent in their image: leave them out and log it (``clip``,
+            ``drop``), or raise (``error``). The files do not state image sizes, so a box that reaches out of its
+            image is cut off when it is read.
+        exif: What to do with the orientation that a camera noted in a file.
+        max_pixels: Largest height * width that is decoded, in pixels.
+
+    Raises:
+        DataError: A folder, a listed file or an image is missing, a line is incomplete, or a class is unknown; names
+            the file, the line and the value.
+    """
+
+    def __init__(
+        self,
+        *,
+        annotations: Path,
+        images: Path,
+        split: Path | None = None,
+        classes: tuple[str, ...] | None = None,
+        ignored: tuple[str, ...] = ("DontCare",),
+        merge: Mapping[str, str] | None = None,
+        transforms: tuple[Part[Transform], ...] = (),
+        filter_empty: bool = False,
+        policy: Policy = "clip",
+        exif: Exif = "auto",
+        max_pixels: MaxPixels = 100_000_000,
+    ) -> None:
+        both = sorted(set(ignored) & set(classes or ()))
+        if both:
+            raise ValueError(f"ignored and classes both name {both}; a box is either an object or ignored")
+        self.transforms = tuple(make(transform) for transform in transforms)
+        pairs = pair_files(annotations, images, ".txt", split)
+        objects = [_read(path) for path, _ in pairs]
+        _check_names(annotations, objects, {"ignored": ignored, "merge": tuple(merge or ())})
+        objects = [[((merge or {}).get(name, name), box) for name, box in image] for image in objects]
+        class_map = _classes(annotations, objects, classes, ignored)
+        records, other = _records(class_map, str(annotations), [name for _, name in pairs], objects, ignored)
+        reader = ImageReader(images, max_pixels, exif)
+        counts = Counts(other_classes=other)
+        self._source = ExampleSource(records, reader, self.transforms, policy, filter_empty, counts)
+        #: What the files have, without the images; evaluation reads its ground truth here.
+        self.records = self._source.records
+        #: What was left out or found odd.
+        self.counts = self._source.counts
+        self.class_map = class_map
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        """See :class:`~detcore.interfaces.Dataset`."""
+        return self._source[index]
+
+
+def _read(path: Path) -> list[_Object]:
+    """Names and x, y, w, h of one file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as cause:
+        raise DataError(f"{path}: not a text file ({cause})") from cause
+    objects: list[_Object] = []
+    for i, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) not in (15, 16):
+            raise DataError(
+                f"{path}, line {i}: a line should have 15 fields (16 with a score), got {len(fields)}"
+            )
+        try:
+            x1, y1, x2, y2 = map(float, fields[4:8])
+        except ValueError:
+            raise DataError(f"{path}, line {i}: fields 5 to 8 should be numbers, got {fields[4:8]}") from None
+        objects.append((fields[0], (x1, y1, x2 - x1, y2 - y1)))
+    return objects
+
+
+def _check_names(
+    source: Path, objects: Sequence[Sequence[_Object]], given: Mapping[str, tuple[str, ...]]
+) -> None:
+    known = {*KITTI_CLASSES, "DontCare", *(name for image in objects for name, _ in image)}
+    for parameter, names in given.items():
+        for name in names:
+            if name not in known:
+                near = did_you_mean(name, known)
+                raise DataError(f"{parameter}: {source} has no class {name!r}; {near or sorted(known)}")
+
+
+def _classes(
+    source: Path,
+    objects: Sequence[Sequence[_Object]],
+    wanted: tuple[str, ...] | None,
+    ignored: tuple[str, ...],
+) -> ClassMap:
+    found = {name for image in objects for name, _ in image} - set(ignored)
+    strange = sorted(found - set(KITTI_CLASSES) - {"DontCare"})
+    if wanted is None and strange:
+        near = did_you_mean(strange[0], KITTI_CLASSES)
+        raise DataError(
+            f"classes: {source} has classes that the benchmark does not know: {strange}; {near} "
+            "Name the classes that you want, in the order of their labels"
+        )
+    names = [*(name for name in KITTI_CLASSES if name not in ignored), *strange]
+    return choose_classes(str(source), names, None, wanted)
+
+
+def _records(
+    class_map: ClassMap,
+    source: str,
+    images: list[str],
+    objects: Sequence[Sequence[_Object]],
+    ignored: tuple[str, ...],
+) -> tuple[Records, int]:
+    label_of = {name: label for label, name in enumerate(class_map.names)}
+    rows = [
+        (i, label_of.get(name, 0), box, name in ignored)
+        for i, image in enumerate(objects)
+        for name, box in image
+        if name in label_of or name in ignored
+    ]
+    regions = np.array([row[3] for row in rows], dtype=np.bool_)
+    annotations = Annotations.of(
+        boxes=np.array([row[2] for row in rows]),
+        labels=np.array([row[1] for row in rows]),
+        ignore=regions,
+        any_class=regions,
+    )
+    image_of = np.array([row[0] for row in rows], dtype=np.int64)
+    sizes = [(0, 0)] * len(images)
+    records = Records.of(class_map, source, images, range(len(images)), sizes, image_of, annotations)
+    return records, sum(map(len, objects)) - len(rows)
