@@ -9,7 +9,7 @@ from detcore_coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder, TBLRBBoxC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detcore import registry
+from detcore import build, dump, registry
 from detcore.structures import Priors
 
 CODERS = [
@@ -182,6 +182,6 @@ class TestNumbers:
 @every_coder
 def test_copies_and_registration(coder, priors, boxes):
     codes = torch.rand(4, 4)
-    for copied in (copy.deepcopy(coder), pickle.loads(pickle.dumps(coder))):
+    for copied in (copy.deepcopy(coder), pickle.loads(pickle.dumps(coder)), build(dump(coder))):
         assert copied.decode(priors(boxes(4)), codes).equal(coder.decode(priors(boxes(4)), codes))
     assert registry.resolve("bbox_coders", type(coder).__name__) is type(coder)

@@ -7,7 +7,7 @@ import detcore_priors
 import pytest
 from detcore_priors import AnchorGenerator, PointGenerator, PriorGrid
 
-from detcore import registry
+from detcore import build, dump, registry
 from detcore.errors import ConfigError
 
 
@@ -25,6 +25,25 @@ def test_names_are_listed_and_unknown_ones_refused():
 @pytest.mark.parametrize("component", [AnchorGenerator, PointGenerator])
 def test_components_are_registered_under_their_names(component):
     assert registry.resolve("prior_generators", component.__name__) is component
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        AnchorGenerator(ratios=(1.0, 2.0), scales=(8.0,), strides=(8, (16, 12)), centers=((1, 2), (3, 4))),
+        AnchorGenerator(
+            ratios=(1.0,), octave_base_scale=4, scales_per_octave=3, strides=(8,), base_sizes=(9,)
+        ),
+        PointGenerator(offset=0.25, strides=(8, 16)),
+    ],
+)
+def test_a_dumped_config_builds_the_same(made):
+    config = dump(made)
+    again = build(config)
+    assert type(again) is type(made)
+    assert dump(again) == config
+    assert again._grid.base == made._grid.base
+    assert again._grid.strides == made._grid.strides
 
 
 def test_a_grid_needs_base_boxes_for_each_stride():
