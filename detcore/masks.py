@@ -17,10 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detcore.errors import DataError
-from detcore.resampling import axis_weights, most_samples
-
-#: Pixels that one step works on; bounds the memory at roughly 16 bytes times this.
-CHUNK = 2**22
+from detcore.resampling import CHUNK, axis_weights, most_samples
 
 
 @dataclass(frozen=True)

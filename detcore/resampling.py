@@ -1,10 +1,15 @@
-"""Resampling along one axis, with the samples of RoIAlign."""
+"""Resampling of masks: out of an image into boxes, and from boxes back into an image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+#: Pixels that one step works on; bounds the memory.
+CHUNK = 2**22
 
 #: Most samples in a cell, in image lengths: only longer cells get fewer than one sample per pixel.
 MOST_SAMPLES = 8
@@ -58,3 +63,41 @@ def most_samples(
     """Bound of the samples that :func:`axis_weights` takes along the longer axis of each box."""
     cells, length = max(out), (boxes[:, 2:] - boxes[:, :2]).amax(-1).nan_to_num(nan=0.0)
     return length.clamp(min=0, max=cells * MOST_SAMPLES * max(image_size)).long() + cells
+
+
+def paste(
+    masks: Float[Tensor, "n h w"], boxes: Float[Tensor, "n 4"], size: Sequence[int], threshold: float = 0.5
+) -> Bool[Tensor, "n H W"]:
+    """Masks on the cells of boxes, put into whole images.
+
+    A pixel takes the mask's value at its own centre: bilinear between the centres of the cells, falling to
+    zero within half a cell outside the box.
+
+    Args:
+        masks: Probabilities 0..1.
+        boxes: xyxy in pixels; those without extent give empty masks.
+        size: (h, w) of the images in pixels.
+        threshold: Least probability of a mask's pixel.
+    """
+    height, width = size
+    result = torch.zeros((len(masks), height, width), dtype=torch.bool, device=masks.device)
+    step = max(1, CHUNK // max(1, height * width))
+    for start in range(0, len(masks), step):
+        chunk = slice(start, start + step)
+        along_y = _paste_weights(boxes[chunk, 1], boxes[chunk, 3], masks.shape[1], height)
+        along_x = _paste_weights(boxes[chunk, 0], boxes[chunk, 2], masks.shape[2], width)
+        with torch.autocast(masks.device.type, enabled=False):
+            result[chunk] = along_y @ masks[chunk].to(along_y.dtype) @ along_x.mT >= threshold
+    return result
+
+
+def _paste_weights(
+    start: Float[Tensor, "n"], end: Float[Tensor, "n"], cells: int, pixels: int
+) -> Float[Tensor, "n pixels cells"]:
+    """How much each cell counts in each pixel, along one axis: a tent around the cell's centre."""
+    extent = (end - start).float()
+    scale = cells / extent.where(extent > 0, 1)
+    centre = torch.arange(pixels, device=start.device) + 0.5
+    position = (centre - start[:, None]) * scale[:, None] - 0.5
+    tent = (1 - (position[..., None] - torch.arange(cells, device=start.device)).abs()).clamp(min=0)
+    return tent * (extent > 0)[:, None, None]

@@ -10,16 +10,18 @@ points, scales and strides are (x, y). What is padding is said by a boolean tens
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
+from torch.utils import _pytree
 
 from detcore.errors import DataError, did_you_mean
 from detcore.masks import Masks
+from detcore.resampling import paste
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,27 @@ class ClassMap:
         ids: The ids that the dataset's files use; 0..K-1 where they have none.
 
     Raises:
-        DataError: No class, or a name or an id that occurs twice.
+        DataError: No class, a name that is no text, an id that is no integer, or one that occurs twice.
     """
 
     names: tuple[str, ...]
     ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.names, str):
+            raise DataError(
+                f"class names should be a list, got the text {self.names!r}; write [{self.names!r}]"
+            )
         object.__setattr__(self, "names", tuple(self.names))
         object.__setattr__(self, "ids", tuple(self.ids) or tuple(range(len(self.names))))
         if not self.names:
             raise DataError("a class map needs at least one class")
         if len(self.ids) != len(self.names):
-            raise DataError(f"a class map needs one id per name, got {len(self.names)} names and {len(self.ids)} ids")
-        for what, values in (("name", self.names), ("id", self.ids)):
-            twice = next((value for value in values if values.count(value) > 1), None)  # type: ignore[arg-type]
-            if twice is not None:
-                raise DataError(f"class {what} {twice!r} occurs twice: {list(values)}")
+            raise DataError(
+                f"a class map needs one id per name, got {len(self.names)} names and {len(self.ids)} ids"
+            )
+        _check_distinct("name", self.names, str)
+        _check_distinct("id", self.ids, int)
 
     def __len__(self) -> int:
         """The number of classes K."""
@@ -80,7 +86,8 @@ class ClassMap:
         """
         if name not in self.names:
             near = did_you_mean(name, self.names)
-            raise DataError(f"unknown class {name!r}; {near} classes: {', '.join(self.names)}".replace("; classes", ". classes"))
+            hint = f"; {near}" if near else ""
+            raise DataError(f"unknown class {name!r}{hint}; the classes are: {', '.join(self.names)}")
         return self.names.index(name)
 
     def label_of_id(self, dataset_id: int) -> int:
@@ -99,8 +106,26 @@ class ClassMap:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(tuple(data["names"]), tuple(data["ids"]))
+        """The inverse of :meth:`to_dict`; ``ids`` may be left out.
+
+        Raises:
+            DataError: A key is unknown or missing, or the content is no class map.
+        """
+        unknown = sorted(set(data) - {"names", "ids"})
+        if unknown or "names" not in data:
+            what = f"unknown key {unknown[0]!r}" if unknown else "the key 'names' is missing"
+            raise DataError(f"class map: {what}; it holds names and, optionally, ids")
+        return cls(data["names"], tuple(data.get("ids", ())))
+
+
+def _check_distinct(what: str, values: tuple[Any, ...], kind: type) -> None:
+    seen = set()
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise DataError(f"class {what} {value!r} should be of type {kind.__name__}")
+        if value in seen:
+            raise DataError(f"class {what} {value!r} occurs twice: {list(values)}")
+        seen.add(value)
 
 
 class LevelShape(NamedTuple):
@@ -126,7 +151,7 @@ class PriorLevel(NamedTuple):
     stride: tuple[float, float]
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]
         """Priors in this level."""
         return self.h * self.w * self.per_cell
 
@@ -136,13 +161,18 @@ class _Structure:
     """Base of the structures that move between devices as a whole."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """A copy whose tensors are on ``device``."""
-        changes = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in dataclasses.fields(self)
-            if isinstance(value := getattr(self, f.name), (Tensor, _Structure, Masks))
-        }
-        return dataclasses.replace(self, **changes)
+        """A copy whose tensors are on ``device``, those of nested structures included."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, (Tensor, _Structure, Masks)):
+                return value.to(device, non_blocking=non_blocking)
+            if type(value) is tuple:
+                return tuple(moved(item) for item in value)
+            return value
+
+        return dataclasses.replace(
+            self, **{f.name: moved(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        )
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -207,8 +237,14 @@ class ImageBatch(_Structure):
             sizes: True (h, w) per image; the whole tensor where omitted.
             padded_sizes: (h, w) per image within which anchors are valid; the whole tensor where omitted.
             geometry: The way back to the files; identity where omitted.
+
+        Raises:
+            DataError: One of the lists has not one entry per image.
         """
         count, _, height, width = pixels.shape
+        for name, rows in (("sizes", sizes), ("padded_sizes", padded_sizes), ("geometry", geometry)):
+            if rows is not None and len(rows) != count:
+                raise DataError(f"{name}: expected one entry per image, got {len(rows)} for {count} images")
         whole = [(height, width)] * count
         sizes = whole if sizes is None else sizes
         geometry = [ImageGeometry((h, w)) for h, w in sizes] if geometry is None else geometry
@@ -269,8 +305,8 @@ class Targets(_Structure):
         """
         counts = [_check_rows(i, image) for i, image in enumerate(images)]
         rows = max([1, *counts])
-        first = images[0]["boxes"] if images else torch.zeros(0, 4)
-        boxes = first.new_zeros((len(images), rows, 4), dtype=torch.float32)
+        device = torch.as_tensor(images[0]["boxes"]).device if images else None
+        boxes = torch.zeros((len(images), rows, 4), device=device)
         labels = boxes.new_zeros((len(images), rows), dtype=torch.int64)
         valid = boxes.new_zeros((len(images), rows), dtype=torch.bool)
         ignore = torch.zeros_like(valid)
@@ -280,27 +316,47 @@ class Targets(_Structure):
             valid[i, :count] = True
             if image.get("ignore") is not None:
                 ignore[i, :count] = torch.as_tensor(image["ignore"], dtype=torch.bool)
-        masks = None
-        if images and all(image.get("masks") is not None for image in images):
-            masks = Masks.stack([image["masks"] for image in images], rows)
-        return cls(boxes, labels, valid, ignore, masks)
+        return cls(boxes, labels, valid, ignore, _stack_masks(images, counts, rows))
+
+
+def _stack_masks(images: Sequence[Mapping[str, Any]], counts: Sequence[int], rows: int) -> Masks | None:
+    """The masks of all images, or None where no image has any; an image without objects needs none."""
+    if all(image.get("masks") is None for image in images):
+        return None
+    for i, (image, count) in enumerate(zip(images, counts, strict=True)):
+        if count and image.get("masks") is None:
+            raise DataError(f"targets[{i}]: {count} boxes without masks, while other images have them")
+    none = torch.zeros((0, 0, 0), dtype=torch.bool, device=torch.as_tensor(images[0]["boxes"]).device)
+    return Masks.stack(
+        [torch.as_tensor(none if (m := image.get("masks")) is None else m) for image in images], rows
+    )
 
 
 def _check_rows(index: int, image: Mapping[str, Any]) -> int:
-    unknown = set(image) - {"boxes", "labels", "ignore", "masks"}
-    if unknown:
-        name = sorted(unknown)[0]
-        raise DataError(f"targets[{index}]: unknown key {name!r}; known: boxes, labels, ignore, masks")
+    """The number of objects of one image, after checking that all its entries have so many rows."""
+    known = ("boxes", "labels", "ignore", "masks")
+    unknown = next((name for name in image if name not in known), None)
+    if unknown is not None:
+        near = did_you_mean(unknown, known)
+        hint = f"{near} " if near else ""
+        raise DataError(f"targets[{index}]: unknown key {unknown!r}; {hint}known: {', '.join(known)}")
     for name in ("boxes", "labels"):
-        if name not in image:
+        if image.get(name) is None:
             raise DataError(f"targets[{index}]: the key {name!r} is missing")
     count = len(image["boxes"])
-    shape = tuple(torch.as_tensor(image["boxes"]).shape)
-    if shape != (count, 4) and count:
-        raise DataError(f"targets[{index}]: boxes should have shape [n, 4], got {list(shape)}")
+    shape = list(torch.as_tensor(image["boxes"]).shape)
+    if shape != [count, 4] and count:
+        raise DataError(f"targets[{index}]: boxes should have shape [n, 4], got {shape}")
     for name in ("labels", "ignore", "masks"):
         if image.get(name) is not None and len(image[name]) != count:
             raise DataError(f"targets[{index}]: {count} boxes but {len(image[name])} {name}")
+    for name in ("labels", "ignore"):
+        shape = list(torch.as_tensor(image.get(name, ())).shape)
+        if image.get(name) is not None and shape != [count]:
+            raise DataError(f"targets[{index}]: {name} should have shape [n], got {shape}")
+    labels = torch.as_tensor(image["labels"])
+    if count and (labels.is_floating_point() or labels.dtype == torch.bool):
+        raise DataError(f"targets[{index}]: labels should be integers, got {labels.dtype}")
     return count
 
 
@@ -337,16 +393,24 @@ class Priors(_Structure):
         """The priors at ``index``, as a structure without levels.
 
         Args:
-            index: Prior indices; [B, T] picks T per image, any other shape picks from shared priors.
+            index: Prior indices: [B, T] picks T per image, any other shape picks from shared priors.
             image: Image of each index, where the priors are per image and the indices are not [B, T].
+
+        Raises:
+            ValueError: The priors are per image, and which image is meant is not told.
         """
         strides = self.strides[index]
         if self.boxes.dim() == 2:
             boxes = self.boxes[index]
         elif image is not None:
             boxes = self.boxes[image, index]
-        else:
+        elif index.dim() == 2 and len(index) == len(self.boxes):
             boxes = self.boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        else:
+            shape, count = list(index.shape), len(self.boxes)
+            raise ValueError(
+                f"index should be [{count}, T] for priors of {count} images, got {shape}; or give image"
+            )
         return Priors(boxes, strides)
 
 
@@ -524,6 +588,7 @@ class Detections(_Structure):
         labels: 0..K-1; 0 in padded rows.
         valid: Which rows are detections rather than padding.
         masks: Low-resolution mask probabilities per box, or None.
+        image_sizes: (h, w) of the images that the boxes refer to; needed to paste masks, else optional.
     """
 
     boxes: Float[Tensor, "B Q 4"]
@@ -531,6 +596,7 @@ class Detections(_Structure):
     labels: Int[Tensor, "B Q"]
     valid: Bool[Tensor, "B Q"]
     masks: Float[Tensor, "B Q h w"] | None = None
+    image_sizes: Int[Tensor, "B 2"] | None = None
 
     def __len__(self) -> int:
         """The number of images B."""
@@ -538,23 +604,50 @@ class Detections(_Structure):
 
     def to_original(self, batch: ImageBatch) -> Self:
         """The same detections in the pixels of the image files: unflipped, uncut, unscaled, clipped."""
-        x, y = self.boxes[..., 0::2], self.boxes[..., 1::2]
-        height, width = batch.sizes[:, 0, None, None], batch.sizes[:, 1, None, None]
-        x = torch.where(batch.flip[:, 0, None, None], (width - x).flip(-1), x)
-        y = torch.where(batch.flip[:, 1, None, None], (height - y).flip(-1), y)
-        x = (x + batch.origin[:, 0, None, None]) / batch.scale[:, 0, None, None]
-        y = (y + batch.origin[:, 1, None, None]) / batch.scale[:, 1, None, None]
-        limits = batch.original_sizes.to(x.dtype)[:, :, None, None]
-        x = torch.minimum(x.clamp(min=0), limits[:, 1])
-        y = torch.minimum(y.clamp(min=0), limits[:, 0])
-        return self.replace(boxes=torch.stack((x, y), dim=-1).flatten(-2))
+        # Tables of (x, y) per image, to broadcast against the corners [B, Q, 2 corners, 2 axes].
+        size, origin, scale, flip, limit = (
+            table[:, None, None]
+            for table in (
+                batch.sizes.flip(-1),
+                batch.origin,
+                batch.scale,
+                batch.flip,
+                batch.original_sizes.flip(-1),
+            )
+        )
+        corners = self.boxes.reshape(*self.boxes.shape[:-1], 2, 2)
+        corners = torch.where(flip, (size - corners).flip(-2), corners)
+        corners = (corners + origin) / scale
+        corners = corners.clamp(min=0).minimum(limit.to(corners.dtype))
+        boxes = torch.where(self.valid[..., None], corners.flatten(-2), 0)
+        return self.replace(boxes=boxes, masks=self._unflipped_masks(batch), image_sizes=batch.original_sizes)
+
+    def _unflipped_masks(self, batch: ImageBatch) -> Tensor | None:
+        if self.masks is None:
+            return None
+        flip_x, flip_y = (batch.flip[:, axis, None, None, None] for axis in (0, 1))
+        masks = torch.where(flip_x, self.masks.flip(-1), self.masks)
+        return torch.where(flip_y, masks.flip(-2), masks)
 
     def unpad(self) -> list[ImageDetections]:
-        """One :class:`ImageDetections` per image. Synchronises with the device."""
-        return [
-            ImageDetections(self.boxes[i][kept], self.scores[i][kept], self.labels[i][kept])
-            for i, kept in enumerate(self.valid)
-        ]
+        """One :class:`ImageDetections` per image, masks pasted into it. Synchronises with the device.
+
+        Raises:
+            ValueError: There are masks, but ``image_sizes`` is not set.
+        """
+        if self.masks is not None and self.image_sizes is None:
+            raise ValueError(
+                "masks are pasted into images: set image_sizes, or call to_original(batch) first"
+            )
+        found = []
+        for i, kept in enumerate(self.valid):
+            masks = None
+            if self.masks is not None and self.image_sizes is not None:
+                masks = paste(self.masks[i][kept], self.boxes[i][kept], self.image_sizes[i].tolist())
+            found.append(
+                ImageDetections(self.boxes[i][kept], self.scores[i][kept], self.labels[i][kept], masks)
+            )
+        return found
 
 
 class Losses(dict[str, Tensor]):
@@ -571,12 +664,36 @@ class Losses(dict[str, Tensor]):
 
     @property
     def total(self) -> Tensor:
-        """The sum of the terms."""
-        return torch.stack([term.reshape(()) for term in self.values()]).sum()
+        """The sum of the terms; 0 where there is none.
+
+        Raises:
+            ValueError: A term is not a scalar.
+        """
+        for name, term in self.items():
+            if term.numel() != 1:
+                raise ValueError(f"loss {name!r} should be a scalar, got shape {list(term.shape)}")
+        return torch.stack([term.reshape(()) for term in self.values()]).sum() if self else torch.zeros(())
 
 
+def _flatten_losses(losses: Losses) -> tuple[list[Tensor], Any]:
+    return [*losses.values(), *losses.metrics.values()], (tuple(losses), tuple(losses.metrics))
+
+
+def _unflatten_losses(tensors: Iterable[Any], names: Any) -> Losses:
+    terms, metrics = names
+    values = list(tensors)
+    return Losses(
+        dict(zip(terms, values[: len(terms)], strict=True)),
+        dict(zip(metrics, values[len(terms) :], strict=True)),
+    )
+
+
+# What walks through outputs (DDP with a static graph, torch.func, torch.export) must find the tensors.
+_pytree.register_pytree_node(
+    Losses, _flatten_losses, _unflatten_losses, serialized_type_name="detcore.structures.Losses"
+)
 for _structure in (
-    ImageBatch, Targets, Priors, ApproxPriors, DenseOutput, Predictions, Pairs, Assignment, Sample, Proposals,
-    ImageDetections, Detections,
+    Masks, ImageBatch, Targets, Priors, ApproxPriors, HeadOutput, DenseOutput, Predictions, Pairs, Assignment,
+    Sample, Proposals, ImageDetections, Detections,
 ):  # fmt: skip
     torch.export.register_dataclass(_structure)
