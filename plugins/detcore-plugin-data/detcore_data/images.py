@@ -32,8 +32,8 @@ class ImageReader:
     Args:
         root: Folder that file names are relative to.
         max_pixels: Largest height * width that is decoded; guards against files that unpack to gigabytes.
-        exif: What to do with the orientation that a camera noted in the file. ``auto`` turns the picture such that
-            it has the annotated size, and turns it upright where that does not decide.
+        exif: What to do with the orientation that a camera noted in the file. ``auto`` turns the picture
+            such that it has the annotated size, and turns it upright where that does not decide.
     """
 
     def __init__(self, root: Path, max_pixels: int, exif: Exif) -> None:
@@ -132,6 +132,11 @@ def check_inside(source: Path, name: str) -> str:
             f"{source}: the image path {name!r} leads out of the image folder; make it relative to it"
         )
     return name
+
+
+def below(root: Path | None, path: Path) -> Path:
+    """``path`` relative to ``root``; as it is where there is no root or it is absolute."""
+    return path if root is None else root / path
 
 
 def check_folder(path: Path, parameter: str) -> Path:

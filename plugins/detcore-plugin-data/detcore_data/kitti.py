@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from detcore.component import Part, make
+from detcore.component import Part, make, wired
 from detcore.errors import DataError, did_you_mean
 from detcore.interfaces import Dataset, Example, Transform
 from detcore.structures import ClassMap
 from detcore_data.checks import Counts, Policy
 from detcore_data.classes import choose_classes
 from detcore_data.files import pair_files
-from detcore_data.images import Exif, ImageReader, MaxPixels
+from detcore_data.images import Exif, ImageReader, MaxPixels, below
 from detcore_data.records import Annotations, Records
 from detcore_data.source import ExampleSource
 
@@ -28,34 +28,37 @@ class KittiDataset(Dataset):
     """Images annotated in the format of KITTI's object benchmark (Geiger et al., CVPR 2012); the 2D boxes.
 
     Args:
+        root: Folder that the other paths are relative to; a data module supplies one to all its datasets.
         annotations: Folder of the text files (``label_2``).
         images: Folder of the images (``image_2``).
-        split: File that lists the images of the split, one name per line, with or without ending; None for all.
+        split: File that lists the images of the split, one name per line, with or without ending; None for
+            all.
         classes: The classes that are wanted, in the order of their labels; None for the benchmark's eight.
             Annotations of others are left out, and counted.
-        ignored: Names whose boxes become regions to ignore, for every class: the benchmark's ``DontCare``, and
-            neighbours such as ``Van`` where cars are looked for.
+        ignored: Names whose boxes become regions to ignore, for every class: the benchmark's ``DontCare``,
+            and neighbours such as ``Van`` where cars are looked for.
         merge: Names that stand for another, such as ``{"Van": "Car"}``.
         transforms: Applied to every example, in order.
         filter_empty: Whether images without objects are left out; kept, they are all background.
         policy: What to do with boxes without an extent in their image: leave them out and log it (``clip``,
-            ``drop``), or raise (``error``). The files do not state image sizes, so a box that reaches out of its
-            image is cut off when it is read.
+            ``drop``), or raise (``error``). The files do not state image sizes, so a box that reaches out
+            of its image is cut off when it is read.
         exif: What to do with the orientation that a camera noted in a file.
         max_pixels: Largest height * width that is decoded, in pixels.
 
     Raises:
-        DataError: A folder, a listed file or an image is missing, a line is incomplete, or a class is unknown; names
-            the file, the line and the value.
+        DataError: A folder, a listed file or an image is missing, a line is incomplete, or a class is
+            unknown; names the file, the line and the value.
     """
 
     def __init__(
         self,
         *,
+        root: Path | None = wired(None, may_override=True),
         annotations: Path,
         images: Path,
         split: Path | None = None,
-        classes: tuple[str, ...] | None = None,
+        classes: tuple[str, ...] | None = wired(None, may_override=True),
         ignored: tuple[str, ...] = ("DontCare",),
         merge: Mapping[str, str] | None = None,
         transforms: tuple[Part[Transform], ...] = (),
@@ -68,6 +71,8 @@ class KittiDataset(Dataset):
         if both:
             raise ValueError(f"ignored and classes both name {both}; a box is either an object or ignored")
         self.transforms = tuple(make(transform) for transform in transforms)
+        annotations, images = below(root, annotations), below(root, images)
+        split = below(root, split) if split is not None else None
         pairs = pair_files(annotations, images, ".txt", split)
         objects = [_read(path) for path, _ in pairs]
         _check_names(annotations, objects, {"ignored": ignored, "merge": tuple(merge or ())})

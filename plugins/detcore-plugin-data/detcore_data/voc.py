@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from detcore.component import Part, make
+from detcore.component import Part, make, wired
 from detcore.errors import DataError
 from detcore.interfaces import Dataset, Example, Transform
 from detcore_data.checks import Counts, Policy
 from detcore_data.classes import choose_classes
 from detcore_data.files import pair_files
-from detcore_data.images import Exif, ImageReader, MaxPixels
+from detcore_data.images import Exif, ImageReader, MaxPixels, below
 from detcore_data.records import Annotations, Records
 from detcore_data.source import ExampleSource
 
@@ -23,40 +23,44 @@ from detcore_data.source import ExampleSource
 class VocDataset(Dataset):
     """Images annotated in the format of Pascal VOC (Everingham et al., IJCV 2010).
 
-    An image belongs to the annotation file of its own name; the ``filename`` that the XML states is not used, since
-    it is often out of date.
+    An image belongs to the annotation file of its own name; the ``filename`` that the XML states is not
+    used, since it is often out of date.
 
     Args:
+        root: Folder that the other paths are relative to; a data module supplies one to all its datasets.
         annotations: Folder of the XML files.
         images: Folder of the images.
-        split: File that lists the images of the split, one name per line, with or without ending; None for all.
+        split: File that lists the images of the split, one name per line, with or without ending; None for
+            all.
         classes: The classes that are wanted, in the order of their labels. None takes all names in the folder
             ``annotations``, sorted: the same ones for every split.
-        difficult: What to do with objects marked as difficult: ``ignore`` makes them regions to ignore, ``keep``
-            treats them like others, ``drop`` leaves them out.
-        origin: Coordinate of the first pixel. With 1, as in the original VOC files, where a box also includes its
-            last pixel, 1 is subtracted from ``xmin`` and ``ymin``; with 0 coordinates are taken as they stand.
+        difficult: What to do with objects marked as difficult: ``ignore`` makes them regions to ignore,
+            ``keep`` treats them like others, ``drop`` leaves them out.
+        origin: Coordinate of the first pixel. With 1, as in the original VOC files, where a box also
+            includes its last pixel, 1 is subtracted from ``xmin`` and ``ymin``; with 0 coordinates are
+            taken as they stand.
         transforms: Applied to every example, in order.
         filter_empty: Whether images without objects are left out; kept, they are all background.
-        policy: What to do with boxes that reach out of their image by more than a pixel: cut them off (``clip``),
-            leave them out (``drop``) or raise (``error``). Boxes without an extent inside their image are left out,
-            and raise with ``error``. Both are counted in ``counts`` and logged once.
-        exif: What to do with the orientation that a camera noted in a file; ``auto`` does what the annotated size
-            asks for.
+        policy: What to do with boxes that reach out of their image by more than a pixel: cut them off
+            (``clip``), leave them out (``drop``) or raise (``error``). Boxes without an extent inside their
+            image are left out, and raise with ``error``. Both are counted in ``counts`` and logged once.
+        exif: What to do with the orientation that a camera noted in a file; ``auto`` does what the
+            annotated size asks for.
         max_pixels: Largest height * width that is decoded, in pixels.
 
     Raises:
-        DataError: A folder, a listed file or an image is missing, an XML file is damaged or incomplete, or a class is
-            unknown; names the file, the object and the element.
+        DataError: A folder, a listed file or an image is missing, an XML file is damaged or incomplete, or
+            a class is unknown; names the file, the object and the element.
     """
 
     def __init__(
         self,
         *,
+        root: Path | None = wired(None, may_override=True),
         annotations: Path,
         images: Path,
         split: Path | None = None,
-        classes: tuple[str, ...] | None = None,
+        classes: tuple[str, ...] | None = wired(None, may_override=True),
         difficult: Literal["ignore", "keep", "drop"] = "ignore",
         origin: Literal[0, 1] = 0,
         transforms: tuple[Part[Transform], ...] = (),
@@ -66,6 +70,8 @@ class VocDataset(Dataset):
         max_pixels: MaxPixels = 100_000_000,
     ) -> None:
         self.transforms = tuple(make(transform) for transform in transforms)
+        annotations, images = below(root, annotations), below(root, images)
+        split = below(root, split) if split is not None else None
         pairs = pair_files(annotations, images, ".xml", split)
         files = [_read(path, origin) for path, _ in pairs]
         names = _all_names(annotations, {path: file for (path, _), file in zip(pairs, files, strict=True)})
