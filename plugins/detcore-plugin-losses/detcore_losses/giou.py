@@ -1,0 +1,65 @@
+"""The generalised IoU loss."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from detcore.interfaces.loss import BoxLoss, Reduction
+from detcore_losses import boxwise
+
+
+class GIoULoss(BoxLoss):
+    """One minus the generalised IoU: the IoU less the empty share of the box that encloses both.
+
+    Source: Rezatofighi et al., Generalized Intersection over Union (arXiv:1902.09630).
+
+    Args:
+        eps: Smallest union and enclosing area, in squared pixels.
+        reduction: How the boxes' losses are reduced; see :func:`~detcore_losses.reduce_loss`.
+        loss_weight: Factor of the result.
+    """
+
+    space: ClassVar[Literal["codes", "boxes"]] = "boxes"
+
+    def __init__(
+        self,
+        *,
+        eps: Annotated[float, Field(gt=0)] = 1e-6,
+        reduction: Reduction = "mean",
+        loss_weight: Annotated[float, Field(ge=0)] = 1.0,
+    ) -> None:
+        super().__init__()
+        self.eps = eps
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+
+    def forward(
+        self,
+        pred: Float[Tensor, "*S 4"],
+        target: Float[Tensor, "*S 4"],
+        *,
+        weight: Tensor | None = None,
+        avg_factor: Tensor | float | None = None,
+        reduction: Reduction | None = None,
+    ) -> Tensor:
+        """See :class:`~detcore.interfaces.Loss`; "none" gives [*S]; weights [*S, 4] count by their mean."""
+        loss = boxwise.box_loss(
+            self._per_box,
+            pred,
+            target,
+            weight=weight,
+            avg_factor=avg_factor,
+            reduction=reduction or self.reduction,
+            owner="GIoULoss",
+        )
+        return self.loss_weight * loss
+
+    def _per_box(self, pred: Tensor, target: Tensor) -> Tensor:
+        overlap, union = boxwise.iou(pred, target, self.eps)
+        width, height = boxwise.enclosing_size(pred, target).unbind(-1)
+        enclosing = (width * height).clamp(min=self.eps)
+        return 1 - (overlap - (enclosing - union) / enclosing)
