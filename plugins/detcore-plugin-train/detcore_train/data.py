@@ -1,0 +1,131 @@
+"""The usual data of a run: a training set and a validation set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from detcore.component import Part, make
+from detcore.errors import DataError
+from detcore.interfaces import Dataset
+from detcore.structures import ClassMap
+from detcore_train.interfaces import DataModule
+from detcore_train.loader import EpochBatches, EpochLoader, Shard, ShardedBatches
+
+Workers = Annotated[int, Field(ge=0)]
+
+
+class DetectionData(DataModule):
+    """A training set and a validation set that share their root folder and their classes.
+
+    Args:
+        root: Folder that the datasets' paths are relative to; given to every dataset that declares ``root``. A
+            relative path starts in the current folder.
+        train: The training set; may be left out where nothing is trained.
+        val: The validation set; without it nothing is evaluated.
+        classes: Names of the classes to use, in the order of their labels; those of the training set where None.
+            Given to every dataset that declares ``classes``.
+        batch_size: Images per process and optimizer step of training.
+        val_batch_size: Images per process and step of validation; ``batch_size`` where None.
+        workers: Processes per loader that read and transform images; 0 does it in the training process.
+        shuffle: Whether the training set is visited in a new random order each epoch.
+        drop_last: Whether the last training batch of an epoch is left out where it is smaller than the others.
+
+    Raises:
+        DataError: A dataset cannot be read, or the validation set's classes are not the training set's.
+    """
+
+    train: Dataset | None
+    val: Dataset | None
+
+    def __init__(
+        self,
+        *,
+        root: Path | None = None,
+        train: Part[Dataset] | None = None,
+        val: Part[Dataset] | None = None,
+        classes: tuple[str, ...] | None = None,
+        batch_size: Annotated[int, Field(ge=1)] = 2,
+        val_batch_size: Annotated[int, Field(ge=1)] | None = None,
+        workers: Workers = 2,
+        shuffle: bool = True,
+        drop_last: bool = False,
+    ) -> None:
+        if train is None and val is None:
+            raise ValueError("needs a training set, a validation set, or both; got neither 'train' nor 'val'")
+        self.root, self.classes = root, classes
+        self.batch_size, self.workers = batch_size, workers
+        self.val_batch_size = val_batch_size or batch_size
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.train = make(train, root=root, classes=classes)
+        names = self.train.class_map.names if self.train is not None else classes
+        self.val = make(val, root=root, classes=names)
+        if self.train is not None and self.val is not None:
+            _check_same_classes(self.train.class_map, self.val.class_map)
+
+    @property
+    def class_map(self) -> ClassMap:
+        """See :class:`~detcore_train.interfaces.DataModule`."""
+        return _one_of(self.train, self.val).class_map
+
+    def train_loader(
+        self,
+        seed: int,
+        shard: Shard = Shard(),
+        *,
+        pin_memory: bool = False,
+        position: Callable[[], int] | None = None,
+    ) -> EpochLoader:
+        """See :class:`~detcore_train.interfaces.DataModule`.
+
+        Raises:
+            DataError: There is no training set, or it has too few images for one batch.
+        """
+        if self.train is None:
+            raise DataError("there is no training set: give data.train")
+        batches = EpochBatches(
+            len(self.train), self.batch_size, seed, shard, shuffle=self.shuffle, drop_last=self.drop_last
+        )
+        if batches.per_epoch == 0:
+            raise DataError(
+                f"the training set has {len(self.train)} images, too few for one batch of "
+                f"{self.batch_size * shard.count} with drop_last"
+            )
+        return EpochLoader(
+            self.train, batches, seed=seed, workers=self.workers, pin_memory=pin_memory, position=position
+        )
+
+    def val_loader(self, shard: Shard = Shard(), *, pin_memory: bool = False) -> EpochLoader:
+        """See :class:`~detcore_train.interfaces.DataModule`.
+
+        Raises:
+            DataError: There is no validation set.
+        """
+        if self.val is None:
+            raise DataError("there is no validation set: give data.val")
+        batches = ShardedBatches(len(self.val), self.val_batch_size, shard)
+        return EpochLoader(self.val, batches, workers=self.workers, pin_memory=pin_memory)
+
+
+def _one_of(train: Dataset | None, val: Dataset | None) -> Dataset:
+    dataset = train if train is not None else val
+    if dataset is None:
+        raise DataError("there is neither a training set nor a validation set")
+    return dataset
+
+
+def _check_same_classes(train: ClassMap, val: ClassMap) -> None:
+    if train.names == val.names:
+        return
+    missing = [name for name in train.names if name not in val.names]
+    extra = [name for name in val.names if name not in train.names]
+    parts = [f"only in the training set: {', '.join(missing)}"] if missing else []
+    parts += [f"only in the validation set: {', '.join(extra)}"] if extra else []
+    detail = "; ".join(parts) or f"another order: {', '.join(train.names)} and {', '.join(val.names)}"
+    raise DataError(
+        f"the classes of training and validation set differ ({detail}); give the classes to use, in order, as "
+        "data.classes"
+    )

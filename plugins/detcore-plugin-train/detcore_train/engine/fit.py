@@ -1,0 +1,234 @@
+"""Training an experiment."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from rich.console import Console
+
+from detcore.config import parse_yaml, to_yaml
+from detcore.errors import CheckpointError, ConfigError
+from detcore.serialize import dump
+from detcore_train.engine.averaging import AverageWeights
+from detcore_train.engine.checkpointing import Checkpointing
+from detcore_train.engine.display import Display
+from detcore_train.engine.logbook import Logbook
+from detcore_train.engine.module import TrainingData, TrainingModule
+from detcore_train.experiment import Experiment
+from detcore_train.runfolder import Checkpoint, RunFolder
+
+Accelerator = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training run ended.
+
+    Args:
+        run: Its folder.
+        values: Numbers of the last evaluation; empty where there was none.
+        best: The best value of the monitored number, and the epoch that reached it.
+        seconds: Time of this call.
+    """
+
+    run: Path
+    values: Mapping[str, float | None]
+    best: tuple[float | None, int | None]
+    seconds: float
+
+
+def fit(
+    experiment: Experiment,
+    run: str | Path,
+    *,
+    resume: bool = False,
+    accelerator: Accelerator = "auto",
+    devices: int | Literal["auto"] = "auto",
+    nodes: int = 1,
+    console: Console | None = None,
+) -> FitResult:
+    """Trains an experiment.
+
+    Args:
+        experiment: What to train. Its model is trained in place.
+        run: Folder of the run: ``last/`` and ``best/`` (detector checkpoints), logs, the resolved experiment.
+        resume: Continue the run in that folder, if there is one.
+        accelerator: What to compute on; "auto" takes what is there.
+        devices: How many of them on this machine.
+        nodes: How many machines.
+        console: Where to report; standard output where None.
+
+    Raises:
+        ConfigError: The folder holds a run and ``resume`` is not set, or that run is of another model.
+        CheckpointError: The run's checkpoints are damaged.
+        NonFiniteLossError: A loss became NaN or infinite.
+        TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    begin = time.perf_counter()
+    console = console or Console()
+    folder = RunFolder(run)
+    with quiet():
+        strategy, accelerator, devices = choose_strategy(accelerator, devices, nodes)
+        module = TrainingModule(experiment)
+        average = AverageWeights(experiment.ema)
+        checkpointing = Checkpointing(folder, experiment.monitor, experiment.keep_last, average)
+        callbacks = [
+            _Position(),
+            average,
+            Logbook(folder.path, experiment.log_every),
+            Display(console),
+            checkpointing,
+        ]
+        trainer = _trainer(experiment, folder, callbacks, strategy, accelerator, devices, nodes)
+        module.lr_scale = _lr_scale(experiment, trainer, console)
+        start = _prepare(experiment, folder, trainer, console, resume=resume)
+        with checkpointing.signals():
+            trainer.fit(
+                module,
+                datamodule=TrainingData(module),
+                ckpt_path=start and str(start.training),
+                weights_only=True,
+            )
+    best = (checkpointing.best, checkpointing.best_epoch)
+    return FitResult(folder.path, module.values, best, time.perf_counter() - begin)
+
+
+class _Position(Callback):
+    """Counts the batches, before any other callback looks at the count."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes sure that the last epoch is evaluated."""
+        if trainer.current_epoch + 1 == pl_module.experiment.epochs:
+            trainer.check_val_every_n_epoch = 1
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Counts one."""
+        pl_module.batches_done += 1
+
+
+def _trainer(
+    experiment: Experiment,
+    folder: RunFolder,
+    callbacks: list[Callback],
+    strategy: Strategy | str,
+    accelerator: str,
+    devices: int | str,
+    nodes: int,
+) -> Trainer:
+    clip = experiment.clip_grad_norm or experiment.clip_grad_value
+    return Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=experiment.precision if experiment.precision != "32" else "32-true",
+        max_epochs=experiment.epochs,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        sync_batchnorm=experiment.sync_bn,
+        accumulate_grad_batches=experiment.accumulate,
+        gradient_clip_val=clip,
+        gradient_clip_algorithm="norm" if experiment.clip_grad_norm else "value" if clip else None,
+        check_val_every_n_epoch=experiment.val_every,
+        default_root_dir=folder.path,
+        inference_mode=False,
+    )
+
+
+def choose_strategy(
+    accelerator: Accelerator, devices: int | Literal["auto"], nodes: int
+) -> tuple[Strategy | str, str, int | str]:
+    """The strategy, accelerator and number of devices for what was asked for and what is there."""
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if devices == "auto":
+        devices = torch.cuda.device_count() if accelerator == "cuda" else 1
+    if devices * nodes == 1:
+        return "auto", accelerator, devices
+    # buffers are averaged before each evaluation: broadcasting them in every forward pass would make processes
+    # with different numbers of validation batches wait for each other
+    return DDPStrategy(broadcast_buffers=False), accelerator, devices
+
+
+def _lr_scale(experiment: Experiment, trainer: Trainer, console: Console) -> float:
+    if experiment.base_batch_size is None:
+        return 1.0
+    real = experiment.data.batch_size * trainer.world_size * experiment.accumulate
+    scale = real / experiment.base_batch_size
+    if trainer.is_global_zero:
+        console.print(
+            f"learning rate scaled by {scale:g}: {real} images per step, base_batch_size {experiment.base_batch_size}"
+        )
+    return scale
+
+
+def _prepare(
+    experiment: Experiment, folder: RunFolder, trainer: Trainer, console: Console, *, resume: bool
+) -> Checkpoint | None:
+    """Writes the experiment into the folder; returns the checkpoint to continue from."""
+    start = None
+    if resume:
+        start = folder.resumable(lambda text: console.print(f"[yellow]warning:[/] {text}", soft_wrap=True))
+    if not trainer.is_global_zero:
+        return start
+    objects: dict[str, Any] = {}
+    config = dump(experiment, objects)
+    if start is not None:
+        _check_same_run(folder, config)
+        console.print(f"continuing {folder.path} after {start.step} steps", soft_wrap=True)
+    elif folder.checkpoints():
+        raise ConfigError(
+            f"{folder.path} already holds a training run; continue it with --resume, or choose another folder with --out"
+        )
+    folder.write_experiment(to_yaml(config))
+    return start
+
+
+def _check_same_run(folder: RunFolder, config: Mapping[str, Any]) -> None:
+    """Checks that the run in the folder trained the same model on the same batches.
+
+    Raises:
+        CheckpointError: The folder's experiment cannot be read.
+        ConfigError: It is another model, or another number of images per batch.
+    """
+    try:
+        before = parse_yaml(folder.experiment.read_text(encoding="utf-8"), str(folder.experiment)).data
+    except (OSError, ConfigError) as cause:
+        raise CheckpointError(
+            f"{folder.experiment}: cannot be read ({cause}), so the run cannot be resumed"
+        ) from cause
+    for part in ("model", "optimizer"):
+        if before.get(part) != config.get(part):
+            raise ConfigError(
+                f"{folder.path} was trained with another {part}; resume with the same one, or choose another --out"
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the trainer's notices and the warnings that a user can do nothing about."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        warnings.filterwarnings("ignore", message=".*suggested max number of worker.*")
+        warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,261 @@
+"""What the trainer trains: a detector, and the state of a run that lets it continue exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor
+
+from detcore.distributed import world_size
+from detcore.errors import DetcoreError
+from detcore.interfaces import Metric
+from detcore.structures import ImageDetections, Losses
+from detcore_data import ExampleBatch
+from detcore_train.evaluation import detect
+from detcore_train.experiment import Experiment
+from detcore_train.interfaces import Progress
+from detcore_train.loader import EpochLoader, Shard
+
+_STATE = "detcore"
+
+
+class NonFiniteLossError(DetcoreError, ArithmeticError):
+    """A loss term is NaN or infinite; names the term, the step and the images."""
+
+
+class TrainingModule(LightningModule):
+    """A detector in training.
+
+    All that is random in a step comes from a generator that is seeded by (seed, batch, rank), so a run continues
+    exactly from any step without the state of any generator.
+
+    Args:
+        experiment: What is trained, and how.
+        lr_scale: Factor on the learning rates.
+    """
+
+    def __init__(self, experiment: Experiment, lr_scale: float = 1.0) -> None:
+        super().__init__()
+        self.model = experiment.model
+        self.experiment = experiment
+        self.lr_scale = lr_scale
+        #: Batches of training that are done, in all epochs; the position of the run.
+        self.batches_done = 0
+        #: The last batch's losses, and the values of their terms.
+        self.losses = Losses({})
+        self.terms: dict[str, float] = {}
+        #: Numbers of the last evaluation.
+        self.values: dict[str, float | None] = {}
+        self._found: list[tuple[tuple[int, ...], list[ImageDetections]]] = []
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return int(self.trainer.num_training_batches)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        steps = -(-self.batches_per_epoch // self.experiment.accumulate)
+        return Progress(self.trainer.global_step, steps, self.experiment.epochs)
+
+    # ------------------------------------------------------------------------------------------- training
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The experiment's optimizer; its learning rates are set anew before each step."""
+        return self.experiment.optimizer.build(self.model, lr_scale=self.lr_scale)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The batch on the device, copied while the device works."""
+        return batch.to(device, non_blocking=True)
+
+    def on_train_batch_start(self, batch: ExampleBatch, batch_idx: int) -> None:
+        """Seeds the step, sets the learning rate and tells the detector's parts how far the run is."""
+        torch.manual_seed(step_seed(self.experiment.seed, self.batches_done, self.global_rank))
+        progress = self.progress
+        factor = self.experiment.schedule.factor(progress)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        listener = getattr(self.model, "on_progress", None)
+        if listener is not None:
+            listener(progress.epoch, progress.step)
+
+    def training_step(self, batch: ExampleBatch, batch_idx: int) -> Tensor:
+        """The sum of the losses of a batch."""
+        images = self.model.preprocess(batch.images, batch.geometry)
+        losses = self.model(images, batch.targets)
+        self.losses = Losses({n: v.detach() for n, v in losses.items()}, detached(losses.metrics))
+        self._sent = _Sent(torch.stack([v.reshape(()).float() for v in self.losses.values()]))
+        self._batch = batch
+        return losses.total  # type: ignore[no-any-return]
+
+    def on_after_backward(self) -> None:
+        """Stops before a step that would spoil the weights.
+
+        Raises:
+            NonFiniteLossError: A loss term is NaN or infinite.
+        """
+        self.terms = dict(zip(self.losses, self._sent.receive(), strict=True))
+        bad = [name for name, value in self.terms.items() if not math.isfinite(value)]
+        if bad:
+            raise NonFiniteLossError(self._blame(bad))
+
+    def _blame(self, bad: list[str]) -> str:
+        batch, progress = self._batch, self.progress
+        terms = ", ".join(f"{name!r} is {self.terms[name]}" for name in bad)
+        images = ", ".join(f"{i} ({f})" for i, f in zip(batch.image_ids, batch.files, strict=True))
+        return (
+            f"epoch {progress.epoch + 1}, step {progress.step + 1}: the loss term {terms} in the batch of images "
+            f"{images}. Look at these images' boxes; else lower optimizer.lr, lengthen schedule.warmup_steps, or set "
+            "clip_grad_norm"
+        )
+
+    def on_train_batch_end(self, outputs: Any, batch: ExampleBatch, batch_idx: int) -> None:
+        """Lets go of the batch."""
+        del self._batch, self._sent
+
+    # ----------------------------------------------------------------------------------------- evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the detections of the evaluation before, and lets processes agree on their statistics."""
+        self._found = []
+        average_buffers(self.model)
+
+    def validation_step(self, batch: ExampleBatch, batch_idx: int) -> int:
+        """Keeps the detections of a batch; the number of its images."""
+        self._found.append((batch.image_ids, detect(self.model, batch)))
+        return len(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Measures the detections of all processes, on the first of them."""
+        self.values = measure(self.experiment.metric, self.experiment.data.val, self._found)
+        self._found = []
+
+    # ---------------------------------------------------------------------------------------------- state
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the run's position."""
+        checkpoint[_STATE] = {
+            "batches": self.batches_done,
+            "batches_per_epoch": self.batches_per_epoch,
+            "values": dict(self.values),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the run's position."""
+        self.batches_done = checkpoint[_STATE]["batches"]
+        self.values = dict(checkpoint[_STATE]["values"])
+
+
+class TrainingData(LightningDataModule):
+    """The experiment's data as the trainer wants it.
+
+    Args:
+        module: The module that is trained; it knows the position in the run.
+    """
+
+    def __init__(self, module: TrainingModule) -> None:
+        super().__init__()
+        self.module = module
+        self._loaders: list[EpochLoader] = []
+
+    def _setting(self) -> tuple[Shard, bool]:
+        trainer = self.module.trainer
+        return Shard(trainer.global_rank, trainer.world_size), trainer.strategy.root_device.type == "cuda"
+
+    def train_dataloader(self) -> EpochLoader:
+        """Batches from the run's position on."""
+        experiment, (shard, pin) = self.module.experiment, self._setting()
+        self._loaders.append(
+            experiment.data.train_loader(
+                experiment.seed, shard, pin_memory=pin, position=lambda: self.module.batches_done
+            )
+        )
+        return self._loaders[-1]
+
+    def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
+        """The validation set; an empty list where there is none."""
+        if self.module.experiment.data.val is None:
+            return []
+        shard, pin = self._setting()
+        self._loaders.append(self.module.experiment.data.val_loader(shard, pin_memory=pin))
+        return self._loaders[-1]
+
+    def teardown(self, stage: str) -> None:
+        """Ends the reading processes."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders = []
+
+
+class _Sent:
+    """A small tensor on its way to the CPU, behind the forward pass and beside the backward pass."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.event = values, None
+        if values.is_cuda:
+            self.values = torch.empty_like(values, device="cpu", pin_memory=True)
+            self.values.copy_(values, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+
+    def receive(self) -> list[float]:
+        """The values, once they have arrived."""
+        if self.event is not None:
+            self.event.synchronize()
+        return self.values.tolist()  # type: ignore[no-any-return]
+
+
+def step_seed(seed: int, batch: int, rank: int) -> int:
+    """The seed of one batch's random numbers in one process."""
+    digest = hashlib.blake2b(f"step/{seed}/{batch}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def detached(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values without their graphs."""
+    return {name: torch.as_tensor(value).detach() for name, value in values.items()}
+
+
+def measure(
+    metric: Metric, dataset: Any, found: list[tuple[tuple[int, ...], list[ImageDetections]]]
+) -> dict[str, float | None]:
+    """The metric's numbers over the detections of all processes, in every process.
+
+    Each process brings the detections of its own images; the first one measures them all.
+    """
+    if world_size() == 1:
+        return _compute(metric, dataset, found)
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, found)
+    result: list[Any] = [None]
+    if dist.get_rank() == 0:
+        result = [_compute(metric, dataset, [item for part in gathered for item in part])]
+    dist.broadcast_object_list(result)
+    return result[0]  # type: ignore[no-any-return]
+
+
+def _compute(
+    metric: Metric, dataset: Any, found: list[tuple[tuple[int, ...], list[ImageDetections]]]
+) -> dict[str, float | None]:
+    metric.start(dataset)
+    for image_ids, detections in found:
+        metric.update(image_ids, detections)
+    return metric.compute()
+
+
+@torch.no_grad()
+def average_buffers(model: torch.nn.Module) -> None:
+    """Gives every process the mean of their floating buffers (the statistics of batch normalisation)."""
+    if world_size() == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point() and buffer.numel():
+            dist.all_reduce(buffer)
+            buffer.div_(world_size())

@@ -1,0 +1,87 @@
+"""The root of an experiment file."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import BeforeValidator, Field
+
+from detcore.component import Component, Part, make
+from detcore.interfaces import Detector, Metric
+
+# TMP from detcore_data import CocoMetric
+from detcore_train.interfaces import DataModule, Optimizer, Schedule, WeightAverage
+from detcore_train.schedules.step import StepSchedule
+
+#: YAML reads 32 as a number.
+Precision = Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(str)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Experiment(Component):
+    """A detector, its data and how it is trained: everything that decides the result, and nothing of the machine.
+
+    The number of classes comes from the data; it is written nowhere.
+
+    Args:
+        model: The detector. Built with the experiment's seed, so equal experiments begin with equal weights.
+        data: Training and validation set.
+        optimizer: What makes a step of the gradients.
+        schedule: The learning rate over the run, as a factor on the optimizer's.
+        epochs: Passes over the training set.
+        metric: Evaluation on the validation set.
+        monitor: The metric's number by which the best checkpoint is chosen; more is better.
+        seed: Of the initial weights, the order of the images, augmentation, and all else that is random.
+        precision: Arithmetic of the network: "32" single, "bf16-mixed" or "16-mixed" for mixed precision.
+        clip_grad_norm: Upper limit of the norm of all gradients together; None for no limit.
+        clip_grad_value: Upper limit of each gradient's absolute value; None for no limit.
+        accumulate: Batches whose gradients make one optimizer step.
+        base_batch_size: Images per optimizer step that the learning rate is meant for: the rate is scaled by
+            real / base. None takes the rate as it is.
+        ema: Running average of the weights that is evaluated and saved in place of the last weights.
+        sync_bn: Whether batch normalisation takes its statistics over all processes.
+        val_every: Epochs between evaluations; the last epoch is always evaluated.
+        log_every: Optimizer steps between entries of the training log.
+        keep_last: Newest checkpoints that are kept, beside the best.
+    """
+
+    kind: ClassVar[str] = "experiments"
+
+    def __init__(
+        self,
+        *,
+        model: Part[Detector],
+        data: Part[DataModule],
+        optimizer: Part[Optimizer],
+        schedule: Part[Schedule] = StepSchedule.spec(),
+        epochs: Count = 12,
+        metric: Part[Metric],  # TMP
+        monitor: str = "AP",
+        seed: Annotated[int, Field(ge=0)] = 0,
+        precision: Precision = "32",
+        clip_grad_norm: Positive | None = None,
+        clip_grad_value: Positive | None = None,
+        accumulate: Count = 1,
+        base_batch_size: Count | None = None,
+        ema: Part[WeightAverage] | None = None,
+        sync_bn: bool = False,
+        val_every: Count = 1,
+        log_every: Count = 10,
+        keep_last: Count = 2,
+    ) -> None:
+        if clip_grad_norm is not None and clip_grad_value is not None:
+            raise ValueError("clip_grad_norm and clip_grad_value exclude each other; set one of them to null")
+        self.optimizer, self.schedule = make(optimizer), make(schedule)
+        self.metric, self.ema = make(metric), make(ema)
+        self.epochs, self.monitor, self.seed, self.precision = epochs, monitor, seed, precision
+        self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
+        self.accumulate, self.base_batch_size, self.sync_bn = accumulate, base_batch_size, sync_bn
+        self.val_every, self.log_every, self.keep_last = val_every, log_every, keep_last
+        self.data = make(data)
+        class_map = self.data.class_map
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = make(model, num_classes=len(class_map))
+        self.model.class_map = class_map

@@ -1,0 +1,165 @@
+"""Batches in an order that depends on seed and epoch only, from any point of an epoch on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from detcore.interfaces import Dataset
+from detcore_data import EpochSeeded, ExampleBatch, collate
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several processes that share the data.
+
+    Args:
+        rank: Which one, from 0.
+        count: How many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+
+class EpochBatches:
+    """The batches of indices of one epoch at a time.
+
+    A global batch of ``batch_size * shard.count`` images is cut into consecutive pieces, one per process, so that
+    several processes together see the batches that one process with the whole batch size sees. The last, smaller
+    batch of an epoch is dealt out evenly; where it has fewer images than there are processes, images from the
+    epoch's beginning fill it up, since every process has to take every step.
+
+    Args:
+        length: Number of images.
+        batch_size: Images per process and step.
+        seed: Of the order.
+        shard: This process.
+        shuffle: Whether the order is random; by index otherwise.
+        drop_last: Whether the last batch is left out where it is smaller than the others.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, seed: int, shard: Shard, *, shuffle: bool, drop_last: bool
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.shard = length, batch_size, seed, shard
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.epoch = 0
+        self.skip = 0
+
+    @property
+    def per_epoch(self) -> int:
+        """Number of batches in an epoch, the same in every process."""
+        whole = self.batch_size * self.shard.count
+        return self.length // whole if self.drop_last else -(-self.length // whole)
+
+    def order(self, epoch: int) -> list[int]:
+        """The indices of an epoch, in their order over all processes."""
+        if not self.shuffle:
+            return list(range(self.length))
+        digest = hashlib.blake2b(f"order/{self.seed}/{epoch}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        return torch.randperm(self.length, generator=generator).tolist()  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        """Number of batches still to come in the epoch."""
+        return self.per_epoch - self.skip
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """This process's part of each batch, from the ``skip``-th on."""
+        order = self.order(self.epoch)
+        whole, (rank, count) = self.batch_size * self.shard.count, (self.shard.rank, self.shard.count)
+        for number in range(self.skip, self.per_epoch):
+            batch = order[number * whole : (number + 1) * whole]
+            if len(batch) < count:
+                batch += [order[i % len(order)] for i in range(count - len(batch))]
+            low, high = len(batch) * rank // count, len(batch) * (rank + 1) // count
+            yield batch[low:high]
+
+
+class ShardedBatches:
+    """Every index exactly once over all processes, in order; processes may differ in their number of batches.
+
+    Args:
+        length: Number of images.
+        batch_size: Images per batch.
+        shard: This process.
+    """
+
+    def __init__(self, length: int, batch_size: int, shard: Shard) -> None:
+        self.indices = range(shard.rank, length, shard.count)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        """Number of batches of this process."""
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of this process."""
+        for start in range(0, len(self.indices), self.batch_size):
+            yield list(self.indices[start : start + self.batch_size])
+
+
+class EpochLoader:
+    """A data loader that begins wherever in the run its ``position`` says.
+
+    Args:
+        dataset: The images.
+        batches: Which indices make a batch.
+        seed: Of augmentation.
+        workers: Processes that read and transform; 0 does it in this one.
+        pin_memory: Whether batches are put into page-locked memory.
+        position: Batches that were trained on before, in all epochs; asked at the begin of each pass.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batches: EpochBatches | ShardedBatches,
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        pin_memory: bool = False,
+        position: Callable[[], int] | None = None,
+    ) -> None:
+        self.dataset = EpochSeeded(dataset, seed)
+        self.batches = batches
+        self.position = position
+        self._loader: DataLoader[ExampleBatch] = DataLoader(
+            self.dataset,
+            batch_sampler=batches,  # type: ignore[arg-type]
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            # the loader draws a seed for its workers from it; ours come from (seed, epoch, index) anyway
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def __len__(self) -> int:
+        """Number of batches in a whole epoch."""
+        return self.batches.per_epoch if isinstance(self.batches, EpochBatches) else len(self.batches)
+
+    def __iter__(self) -> Iterator[ExampleBatch]:
+        """The batches of the present epoch that were not trained on yet."""
+        if isinstance(self.batches, EpochBatches):
+            done = self.position() if self.position else 0
+            self.batches.epoch, self.batches.skip = divmod(done, self.batches.per_epoch)
+            self.dataset.set_epoch(self.batches.epoch)
+        return iter(self._loader)
+
+    def close(self) -> None:
+        """Ends the reading processes; the next pass starts new ones."""
+        self._loader._iterator = None
+
+    # The trainer asks loaders that can continue within an epoch for these; the position is in the run's own state.
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: see ``position``."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing: see ``position``."""

@@ -1,0 +1,1 @@
+"""Optimizers: torch's, with parameter groups."""

@@ -1,0 +1,50 @@
+"""Warm-up and a polynomial."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from detcore_train.interfaces import Progress, Schedule
+from detcore_train.schedules.cosine import done_fraction
+from detcore_train.schedules.warmup import Warmup, WarmupEnd, warmup_factor
+
+
+class PolySchedule(Schedule):
+    """A polynomial from the full learning rate to ``min_ratio`` of it; a straight line where ``power`` is 1.
+
+    Args:
+        power: Exponent of what is left of the run.
+        min_ratio: Factor at the end of the run.
+        begin: Fraction of the run that keeps the full learning rate before the fall begins.
+        by: Whether the factor changes every "step" or every "epoch".
+        warmup_steps: Length of the warm-up in optimizer steps; 0 for none.
+        warmup_ratio: Factor at its begin.
+        warmup: How it rises.
+        warmup_end: See :class:`~detcore_train.StepSchedule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        power: Annotated[float, Field(gt=0)] = 1.0,
+        min_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        begin: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        by: Literal["step", "epoch"] = "step",
+        warmup_steps: Annotated[int, Field(ge=0)] = 500,
+        warmup_ratio: Annotated[float, Field(gt=0, le=1)] = 0.001,
+        warmup: Warmup = "linear",
+        warmup_end: WarmupEnd = "last_step",
+    ) -> None:
+        self.power, self.min_ratio, self.begin, self.by = power, min_ratio, begin, by
+        self.warmup_steps, self.warmup_ratio = warmup_steps, warmup_ratio
+        self.warmup, self.warmup_end = warmup, warmup_end
+
+    def factor(self, progress: Progress) -> float:
+        """See :class:`~detcore_train.interfaces.Schedule`."""
+        rise = warmup_factor(
+            progress.step, self.warmup_steps, self.warmup_ratio, self.warmup, self.warmup_end
+        )
+        left = 1.0 - done_fraction(progress, self.begin, self.by)
+        return rise * (self.min_ratio + (1 - self.min_ratio) * left**self.power)
