@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, Union,
 from pydantic_core import core_schema
 
 from detcore import registry
-from detcore.errors import BrokenPluginError, ConfigError, Problem, UnknownComponentError, join_path
+from detcore.errors import BrokenPluginError, ConfigError, DetcoreError, Problem, UnknownComponentError, join_path
 from detcore.signature import Parameter, Signature, check_definition, signature_of, wired
 
 __all__ = ["Component", "Part", "Spec", "arguments_of", "live_part", "make", "walk", "wired"]
@@ -328,7 +328,7 @@ class _Building:
 
     def _reraise(self, error: BaseException | None) -> None:
         """A cross-field check raises ValueError: it becomes a ConfigError that names the component."""
-        if isinstance(error, ValueError) and not isinstance(error, ConfigError):
+        if isinstance(error, ValueError) and not isinstance(error, DetcoreError):
             raise ConfigError(str(error), type(self.component).__name__) from error
         if error is None:
             self._check_parts_are_kept()
