@@ -7,19 +7,52 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detcore_data.batch import ExampleBatch, collate
+    from detcore_data.coco import CocoDataset
+    from detcore_data.coco_metric import CocoMetric
     from detcore_data.epoch_seeded import EpochSeeded, seeded
+    from detcore_data.ground_truth import records_of
+    from detcore_data.kitti import KittiDataset
+    from detcore_data.multi_scale_resize import MultiScaleResize
+    from detcore_data.photometric_distortion import PhotometricDistortion
+    from detcore_data.random_flip import RandomFlip
+    from detcore_data.records import Records
+    from detcore_data.resize import Resize
+    from detcore_data.shapes import ShapesDataset
+    from detcore_data.voc import VocDataset
 
 __all__ = [
+    "CocoDataset",
+    "CocoMetric",
     "EpochSeeded",
     "ExampleBatch",
+    "KittiDataset",
+    "MultiScaleResize",
+    "PhotometricDistortion",
+    "RandomFlip",
+    "Records",
+    "Resize",
+    "ShapesDataset",
+    "VocDataset",
     "collate",
+    "records_of",
     "seeded",
 ]
 
 _MODULES = {
+    "CocoDataset": "coco",
+    "CocoMetric": "coco_metric",
     "EpochSeeded": "epoch_seeded",
     "ExampleBatch": "batch",
+    "KittiDataset": "kitti",
+    "MultiScaleResize": "multi_scale_resize",
+    "PhotometricDistortion": "photometric_distortion",
+    "RandomFlip": "random_flip",
+    "Records": "records",
+    "Resize": "resize",
+    "ShapesDataset": "shapes",
+    "VocDataset": "voc",
     "collate": "batch",
+    "records_of": "ground_truth",
     "seeded": "epoch_seeded",
 }
 

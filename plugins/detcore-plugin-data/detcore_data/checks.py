@@ -27,7 +27,8 @@ class Counts:
 
     Args:
         degenerate: Boxes without an extent inside their image; left out.
-        outside: Boxes that reach out of their image by more than a pixel; cut off or left out, see ``policy``.
+        outside: Boxes that reach out of their image by more than a pixel; cut off or left out, see
+            ``policy``.
         dangling: Annotations of images that the file does not list; left out.
         other_classes: Annotations of classes that were not asked for; left out.
         empty_images: Images without objects (regions to ignore are none); left out where ``filter_empty``.
@@ -45,8 +46,8 @@ def apply_policy(records: Records, policy: Policy) -> tuple[Records, int, int]:
 
     Args:
         records: All that the files have.
-        policy: ``error`` raises; ``clip`` leaves degenerate boxes out and the others be cut off when they are read;
-            ``drop`` leaves out both.
+        policy: ``error`` raises; ``clip`` leaves degenerate boxes out and the others be cut off when they
+            are read; ``drop`` leaves out both.
 
     Returns:
         The records without the boxes that are left out, and the numbers of degenerate boxes and of those that
@@ -95,7 +96,7 @@ def _first_bad(records: Records, bad: Tensor, degenerate: Tensor) -> str:
     size = f" of {record.size[1]} x {record.size[0]} pixels" if record.size else ""
     more = int(bad.sum()) - 1
     return (
-        f"{records.source}: annotation {int(records.annotations.ids[row])} of image {record.file!r}{size} {what}: "
-        f"x={x:g} y={y:g} w={w:g} h={h:g}{f', and {more} more such boxes' if more else ''}; "
+        f"{records.source}: annotation {int(records.annotations.ids[row])} of image {record.file!r}{size} "
+        f"{what}: x={x:g} y={y:g} w={w:g} h={h:g}{f', and {more} more such boxes' if more else ''}; "
         "correct the file, or choose policy='clip' or 'drop'"
     )

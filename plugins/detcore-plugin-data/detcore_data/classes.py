@@ -28,12 +28,13 @@ def choose_classes(
         names: All names that the files know.
         ids: Their ids in the files, or None where the files have none.
         wanted: The classes that the user wants, in the user's order; all where None.
-        declared: Whether the files list their classes. Where names are only seen on objects, a class may happen to
-            have none: it is accepted with a warning, unless it looks like a misspelling or no class is there.
+        declared: Whether the files list their classes. Where names are only seen on objects, a class may
+            happen to have none: it is accepted with a warning, unless it looks like a misspelling or no
+            class is there.
 
     Raises:
-        DataError: A class that is wanted does not exist; the message has the nearest name. Or two classes have one
-            name or one id, or there is none.
+        DataError: A class that is wanted does not exist; the message has the nearest name. Or two classes
+            have one name or one id, or there is none.
     """
     if wanted is not None:
         _check_wanted(source, names, wanted, declared)

@@ -82,7 +82,7 @@ def read_coco(path: Path, classes: Sequence[str] | None = None, with_masks: bool
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the cyclic garbage collector, which walks millions of fresh dicts again and again (half the time)."""
+    """Without the cyclic garbage collector, which would walk millions of fresh dicts again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -160,8 +160,8 @@ def _segmentations(path: Path, rows: Rows) -> Segmentations:
         row = rows[int(np.flatnonzero(~has_mask)[0])]
         raise DataError(
             f"{path}: annotation {row.get('id')} of image {row.get('image_id')} has no usable 'segmentation' "
-            f"(a polygon of three points or more, or a run length), and {int((~has_mask).sum()) - 1} more have "
-            "none; choose with_masks=False"
+            f"(a polygon of three points or more, or a run length), like {int((~has_mask).sum()) - 1} more; "
+            "choose with_masks=False"
         )
     return segmentations
 

@@ -18,8 +18,8 @@ def pair_files(annotations: Path, images: Path, suffix: str, split: Path | None)
         annotations: Folder of the annotation files.
         images: Folder of the images.
         suffix: Ending of annotation files, with the dot.
-        split: A file that lists names one per line, with or without ending (further columns are ignored); every
-            annotation file in the order of the names where None.
+        split: A file that lists names one per line, with or without ending (further columns are ignored);
+            every annotation file in the order of the names where None.
 
     Returns:
         Per image its annotation file and the image's name in its folder.

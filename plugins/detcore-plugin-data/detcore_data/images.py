@@ -69,8 +69,8 @@ class ImageReader:
             (h, w), (found_h, found_w) = size, pixels.shape[:2]
             hint = "; the annotation has them swapped" if (w, h) == (found_h, found_w) else ""
             raise DataError(
-                f"{path}: the image is {found_w} x {found_h} pixels (w x h) but its annotation says {w} x {h}{hint}; "
-                "correct the annotation, since its boxes refer to the annotated size"
+                f"{path}: the image is {found_w} x {found_h} pixels (w x h) but its annotation says "
+                f"{w} x {h}{hint}; correct the annotation, since its boxes refer to the annotated size"
             )
         return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 

@@ -96,7 +96,8 @@ class Records:
     Args:
         class_map: Names and dataset ids of the classes.
         source: File or folder of the annotations, for messages.
-        files: Paths below the image folder, as UTF-8 bytes: a list of strings would be copied by every worker.
+        files: Paths below the image folder, as UTF-8 bytes: a list of strings would be copied by every
+            worker.
         image_ids: The dataset's ids.
         sizes: Annotated (h, w), zeros where the annotations do not say.
         offsets: Image i has the annotations ``offsets[i]`` up to ``offsets[i + 1]``.

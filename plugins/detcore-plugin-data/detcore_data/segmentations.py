@@ -22,8 +22,8 @@ class Segmentations:
     Args:
         coordinates: All polygons' x, y, x, y, ..., one polygon after another.
         polygon_ends: Where each polygon ends in ``coordinates``.
-        annotation_ends: Where each annotation's polygons end in ``polygon_ends``; it has none where it is a run
-            length.
+        annotation_ends: Where each annotation's polygons end in ``polygon_ends``; it has none where it is a
+            run length.
         runs: Run lengths by annotation, in COCO's form.
     """
 

@@ -31,7 +31,8 @@ class ExampleSource:
         counts: What was left out before.
 
     Raises:
-        DataError: No image is left; none of the first images exists; or ``policy`` is ``error`` and a box is bad.
+        DataError: No image is left; none of the first images exists; or ``policy`` is ``error`` and a box
+            is bad.
     """
 
     def __init__(

@@ -96,7 +96,7 @@ class VocDataset(Dataset):
 
 @dataclass(frozen=True)
 class _VocFile:
-    """One XML file: (h, w), zeros where it does not say, and per object its name, x, y, w, h and difficulty."""
+    """One XML file: (h, w), zeros where it has none, and per object its name, x, y, w, h and difficulty."""
 
     size: tuple[int, int]
     names: tuple[str, ...]

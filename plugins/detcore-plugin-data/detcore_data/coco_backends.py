@@ -1,0 +1,206 @@
+"""The programs that compute COCO's numbers, behind one function."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+
+from detcore.structures import ImageDetections
+from detcore_data.records import Records
+
+Backend: TypeAlias = Literal["pycocotools", "faster_coco_eval"]
+Size: TypeAlias = Literal["all", "small", "medium", "large"]
+
+_SIZES = ("all", "small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Precision and recall by IoU threshold T, recall R, class K, size A and number of detections M.
+
+    Args:
+        precisions: [T, R, K, A, M]; below 0 where there is no ground truth.
+        recalls: [T, K, A, M]; likewise.
+        thresholds: The IoUs [T].
+        max_dets: The numbers of detections [M].
+    """
+
+    precisions: np.ndarray
+    recalls: np.ndarray
+    thresholds: np.ndarray
+    max_dets: tuple[int, ...]
+
+    def precision(
+        self, *, label: int | None = None, iou: float | None = None, size: Size = "all"
+    ) -> float | None:
+        """Average precision; None where there is no ground truth.
+
+        Args:
+            label: One class; the mean over those that have ground truth where None.
+            iou: One of the thresholds; the mean over all where None.
+            size: Which objects count, by their area.
+        """
+        return _mean(self._select(self.precisions, label, iou)[..., _SIZES.index(size), -1])
+
+    def recall(
+        self, *, label: int | None = None, size: Size = "all", count: int | None = None
+    ) -> float | None:
+        """Average recall, the mean over all thresholds; None where there is no ground truth.
+
+        Args:
+            label: One class; the mean over those that have ground truth where None.
+            size: Which objects count, by their area.
+            count: One of the numbers of detections; the last where None.
+        """
+        position = -1 if count is None else self.max_dets.index(count)
+        return _mean(self._select(self.recalls, label, None)[..., _SIZES.index(size), position])
+
+    def _select(self, values: np.ndarray, label: int | None, iou: float | None) -> np.ndarray:
+        if iou is not None:
+            values = values[np.isclose(self.thresholds, iou)]
+        return values if label is None else values[..., label : label + 1, :, :]
+
+
+def _mean(values: np.ndarray) -> float | None:
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else None
+
+
+def check_backend(backend: Backend) -> None:
+    """Checks that a backend is installed.
+
+    Raises:
+        ValueError: It is not; names the package.
+    """
+    if importlib.util.find_spec(backend) is None:
+        raise ValueError(
+            f"backend={backend!r} needs the package {backend.replace('_', '-')}: "
+            "pip install \"detcore-plugin-data[fast]\", or choose backend='pycocotools'"
+        )
+
+
+def evaluate(
+    records: Records,
+    found: Mapping[int, ImageDetections],
+    iou_type: str,
+    max_dets: Sequence[int],
+    backend: Backend,
+) -> Evaluation:
+    """Compares detections with ground truth.
+
+    Args:
+        records: The ground truth.
+        found: Detections by image id, in the pixels of the files.
+        iou_type: ``bbox`` or ``segm``.
+        max_dets: Numbers of detections per image and class, rising.
+        backend: Which program does it.
+    """
+    ids = records.image_ids.tolist()
+    images = [
+        {"id": i, "height": h, "width": w} for i, (h, w) in zip(ids, records.sizes.tolist(), strict=True)
+    ]
+    categories = [{"id": label, "name": name} for label, name in enumerate(records.class_map.names)]
+    shared = {"images": images, "categories": categories}
+    truth = {**shared, "annotations": _truth(records, iou_type)}
+    detections = {**shared, "annotations": _detections(found, set(ids), iou_type)}
+    run = _pycocotools if backend == "pycocotools" else _faster_coco_eval
+    result = run(truth, detections, iou_type, list(max_dets))
+    return Evaluation(
+        np.asarray(result.eval["precision"]),
+        np.asarray(result.eval["recall"]),
+        np.asarray(result.params.iouThrs),
+        tuple(max_dets),
+    )
+
+
+def _pycocotools(
+    truth: dict[str, Any], detections: dict[str, Any], iou_type: str, max_dets: list[int]
+) -> Any:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        sides = []
+        for data in (truth, detections):
+            side = COCO()
+            side.dataset = data
+            side.createIndex()
+            sides.append(side)
+        evaluation = COCOeval(*sides, iou_type)
+        evaluation.params.maxDets = max_dets
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+def _faster_coco_eval(
+    truth: dict[str, Any], detections: dict[str, Any], iou_type: str, max_dets: list[int]
+) -> Any:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    evaluation = COCOeval_faster(COCO(truth), COCO(detections), iou_type)
+    evaluation.params.maxDets = max_dets
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
+
+
+def _truth(records: Records, iou_type: str) -> list[dict[str, Any]]:
+    """COCO's annotations, numbered from 1 (0 means unmatched to pycocotools)."""
+    every = range(len(records.class_map))
+    annotations = records.annotations
+    image_ids = records.image_ids[records.image_of].tolist()
+    sizes = records.sizes[records.image_of].tolist()
+    columns = (
+        annotations.boxes,
+        annotations.areas,
+        annotations.labels,
+        annotations.ignore,
+        annotations.any_class,
+    )
+    rows: list[dict[str, Any]] = []
+    for i, (box, area, label, ignore, any_class) in enumerate(
+        zip(*(c.tolist() for c in columns), strict=True)
+    ):
+        row: dict[str, Any] = {"image_id": image_ids[i], "bbox": box, "area": area, "iscrowd": int(ignore)}
+        if iou_type == "segm" and records.segmentations is not None:
+            row["segmentation"] = records.segmentations.encode(int(annotations.segments[i]), tuple(sizes[i]))
+        for category in every if any_class else (label,):
+            rows.append({**row, "category_id": category, "id": len(rows) + 1})
+    return rows
+
+
+def _detections(found: Mapping[int, ImageDetections], known: set[int], iou_type: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for image_id, item in found.items():
+        if image_id not in known:
+            continue
+        low = item.boxes[:, :2].double()  # subtracted in float64, as one would after writing them to a file
+        boxes = torch.cat((low, item.boxes[:, 2:].double() - low), dim=1).tolist()
+        masks = _encode(item) if iou_type == "segm" else [None] * len(item)
+        for box, score, label, mask in zip(
+            boxes, item.scores.tolist(), item.labels.tolist(), masks, strict=True
+        ):
+            row = {"image_id": image_id, "category_id": label, "bbox": box, "score": score, "iscrowd": 0}
+            row |= (
+                {"area": box[2] * box[3]}
+                if mask is None
+                else {"segmentation": mask, "area": coco_mask.area(mask)}
+            )
+            rows.append({**row, "id": len(rows) + 1})
+    return rows
+
+
+def _encode(item: ImageDetections) -> list[Any]:
+    if item.masks is None or not len(item):
+        return []
+    dense = item.masks.to(torch.uint8).permute(1, 2, 0).numpy()
+    return coco_mask.encode(np.asfortranarray(dense))  # type: ignore[no-any-return]
