@@ -22,7 +22,7 @@ class Assigner(Component):
 
     #: What it reads beside boxes and targets, from: "levels" (the grid in ``priors.levels``), "strides", "logits",
     #: "boxes" (decoded predictions), "masks", "batch" (image sizes).
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset()
 
     @abstractmethod
     def assign(
