@@ -1,26 +1,35 @@
 """Components: plain classes whose constructors are validated, and the specs that describe them.
 
-A component is written like any class, with a keyword-only, annotated ``__init__``. :class:`Component` validates
-every construction, remembers the validated arguments (so that the object can be dumped), and gives the class
-``spec``: a frozen recipe that an owner completes with what only the owner knows.
+A component is written like any class, with a keyword-only, annotated ``__init__``. :class:`Component`
+validates every construction, remembers the validated arguments (so that the object can be dumped), and gives
+the class ``spec``: a frozen recipe that an owner completes with what only the owner knows.
 """
 
 from __future__ import annotations
 
+import builtins
+import difflib
 import functools
 import weakref
 from abc import ABC
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, Union, get_args, overload
+from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, get_args, overload
 
 from pydantic_core import core_schema
 
 from detcore import registry
-from detcore.errors import BrokenPluginError, ConfigError, DetcoreError, Problem, UnknownComponentError, join_path
-from detcore.signature import Parameter, Signature, check_definition, signature_of, wired
+from detcore.errors import (
+    BrokenPluginError,
+    ConfigError,
+    DetcoreError,
+    Problem,
+    UnknownComponentError,
+    join_path,
+)
+from detcore.signature import Parameter, check_definition, short, signature_of, wired
 
 __all__ = ["Component", "Part", "Spec", "arguments_of", "live_part", "make", "walk", "wired"]
 
@@ -46,10 +55,11 @@ class Spec(Generic[T]):
     __slots__ = ("__weakref__", "_owner", "params", "type")
     is_spec_class: ClassVar[bool] = True
 
-    type: type[T]
+    type: builtins.type[T]
     params: Mapping[str, Any]
+    _owner: weakref.ref[Any] | None
 
-    def __init__(self, type: type[T], params: Mapping[str, Any]) -> None:
+    def __init__(self, type: builtins.type[T], params: Mapping[str, Any]) -> None:
         if getattr(type, "__abstractmethods__", None):
             missing = ", ".join(sorted(type.__abstractmethods__))  # type: ignore[attr-defined]
             raise ConfigError(f"{type.__name__} is an interface, not a component (abstract: {missing})")
@@ -68,23 +78,12 @@ class Spec(Generic[T]):
             ConfigError: A wired parameter is missing or contradicts the spec, or a cross-field check fails.
         """
         self._check_single_owner()
-        signature = signature_of(self.type)
-        values, wiring, problems = dict(self.params), set(), []
-        for name, value in supplied.items():
-            parameter = signature.parameters.get(name)
-            if parameter is None or parameter.wired is None:
-                continue
-            if name not in values:
-                values[name] = value
-                wiring.add(name)
-            elif not parameter.wired.may_override and values[name] != value:
-                problems.append(_contradiction(name, values[name], value, signature.title))
-        if problems:
-            raise ConfigError(problems, signature.title)
-        built = self.type(**values)
-        vars(built)[_STATE].wired.update(wiring)
+        wiring = _wiring_for(self.type, supplied)
+        _check_agreement(self.type, self.params, wiring)
+        built = self.type(**{**wiring, **self.params})
+        vars(built)[_STATE].wired.update(wiring.keys() - self.params.keys())
         if _holds_instance(self.params):
-            object.__setattr__(self, "_owner", weakref.ref(built))
+            self._claim(built)
         return built
 
     def replace(self, **changes: Any) -> Spec[T]:
@@ -94,7 +93,9 @@ class Spec(Generic[T]):
     def complete(self) -> dict[str, Any]:
         """The arguments with the defaults filled in; wired ones only where the spec states them."""
         signature = signature_of(self.type)
-        free = {name: v for name, v in signature.defaults().items() if signature.parameters[name].wired is None}
+        free = {
+            name: v for name, v in signature.defaults().items() if signature.parameters[name].wired is None
+        }
         return {**free, **self.params}
 
     def _check_single_owner(self) -> None:
@@ -104,8 +105,20 @@ class Spec(Generic[T]):
                 "give the inner part as a spec too, or make a second spec"
             )
 
+    def _claim(self, owner: Any) -> None:
+        object.__setattr__(self, "_owner", weakref.ref(owner))
+        collector = _collector.get()
+        if collector is not None:
+            collector.claimed.append(self)
+
+    def _release(self) -> None:
+        object.__setattr__(self, "_owner", None)
+
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a spec is frozen; use {self.type.__name__} spec.replace({name}=...)")
+        raise AttributeError(f"{self.type.__name__}.spec(...) is frozen; use its replace({name}=...)")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{self.type.__name__}.spec(...) is frozen; use its replace(...)")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Spec):
@@ -133,7 +146,7 @@ class Spec(Generic[T]):
         )
 
 
-Part: TypeAlias = Union[T, Spec[T]]
+Part: TypeAlias = T | Spec[T]
 
 
 class Component(ABC):
@@ -152,7 +165,9 @@ class Component(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         init = cls.__dict__.get("__init__")
-        if init is None and not any(getattr(base.__init__, "_validates", False) for base in cls.__mro__[1:]):
+        if init is None and not any(
+            getattr(vars(base).get("__init__"), "_validates", False) for base in cls.__mro__[1:]
+        ):
 
             def init(self: Any) -> None:
                 super(cls, self).__init__()
@@ -164,7 +179,7 @@ class Component(ABC):
 
     @classmethod
     def spec(cls: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Spec[T]:
-        """A validated, frozen recipe; what an owner knows (``in_features``, ``num_classes``, ...) is left out.
+        """A validated, frozen recipe; what an owner knows (``in_features``, ``num_classes``) is left out.
 
         Raises:
             ConfigError: An argument is unknown, missing or invalid.
@@ -243,17 +258,36 @@ class _Frame:
 
     path: str
     values: Mapping[str, Any]
+    made: list[str] = field(default_factory=list)
+
+    def path_of(self, part: Any) -> str:
+        """Where ``part`` stands, by identity; the next place of several (a shared default)."""
+        places = list(_places_of(part, self.values))
+        place = next((p for p in places if p not in self.made), places[-1] if places else "")
+        self.made.append(place)
+        return join_path(self.path, place)
 
 
 @dataclass
 class _Collector:
-    """Everything that went wrong below the outermost component under construction."""
+    """What happened below the outermost component under construction.
+
+    Args:
+        problems: Everything that went wrong.
+        attempted: Paths of the parts that were tried.
+        claimed: Specs with instances that were built; free again if the whole fails.
+    """
 
     problems: list[Problem] = field(default_factory=list)
-    attempted: set[int] = field(default_factory=set)
+    attempted: set[str] = field(default_factory=set)
+    claimed: list[Spec[Any]] = field(default_factory=list)
+
+    def failed(self, path: str) -> bool:
+        """Whether something is wrong with the part at ``path`` or below it."""
+        return any(f"{problem.path}.".startswith(f"{path}.") for problem in self.problems)
 
 
-class _PartMissing(Exception):
+class _PartMissingError(Exception):
     """A part is used that could not be built; the reason has been collected."""
 
 
@@ -261,10 +295,10 @@ class _MissingPart:
     """Stands for a part that failed, so that its siblings are still tried."""
 
     def __getattr__(self, name: str) -> Any:
-        raise _PartMissing(name)
+        raise _PartMissingError(name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise _PartMissing
+        raise _PartMissingError
 
 
 _frame: ContextVar[_Frame | None] = ContextVar("detcore_frame", default=None)
@@ -276,27 +310,29 @@ def _validating(cls: type, init: Callable[..., None]) -> Callable[..., None]:
     """``init`` with its arguments validated; the outermost call on an object is the one remembered."""
 
     @functools.wraps(init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    def validated(self: Any, *args: Any, **kwargs: Any) -> None:
         if args:
             raise ConfigError("takes keyword arguments only", type(self).__name__)
-        signature = signature_of(cls)
+        outermost = _STATE not in vars(self)  # else a subclass's constructor is running this one
+        signature = signature_of(type(self) if outermost else cls)
         values = {**signature.defaults(), **signature.validate(kwargs, complete=True)}
-        if _STATE in vars(self):  # a subclass's constructor is running this one
+        if not outermost:
             init(self, **values)
             return
         vars(self)[_STATE] = Construction({n: v for n, v in values.items() if not _holds_instance(v)})
-        with _Building(self, signature, values):
+        with _Building(self, values):
             init(self, **values)
 
-    __init__._validates = True  # type: ignore[attr-defined]
-    return __init__
+    validated._validates = True  # type: ignore[attr-defined]
+    return validated
 
 
 class _Building:
     """Context of one construction: its frame, and for the outermost one the collecting of all problems."""
 
-    def __init__(self, component: Any, signature: Signature, values: Mapping[str, Any]) -> None:
-        self.component, self.signature = component, signature
+    def __init__(self, component: Any, values: Mapping[str, Any]) -> None:
+        self.component = component
+        self.title = type(component).__name__
         self.frame = _Frame(_pending_path.get(), values)
 
     def __enter__(self) -> None:
@@ -310,36 +346,51 @@ class _Building:
         _frame.reset(self.frame_token)
         collector = _collector.get()
         if not self.outermost or collector is None:
-            self._reraise(error)
+            self._finish(error)
             return
         try:
-            if collector.problems:
+            if collector.problems and (error is None or isinstance(error, Exception)):
                 _try_the_rest(self.frame.values, "", collector)
+                ours = _as_config_error(error, self.title)
+                own = ours.problems if ours else ()
+                raise ConfigError([*collector.problems, *own], self.title) from None
+            self._finish(error)
+        except BaseException:
+            self._release(collector)
+            raise
         finally:
             _collector.reset(self.collector_token)
-        title = type(self.component).__name__
-        if collector.problems:
-            own = self._own_problems(error)
-            raise ConfigError([*collector.problems, *own], title) from None
-        self._reraise(error)
+        if error is not None:
+            self._release(collector)
 
-    def _own_problems(self, error: BaseException | None) -> Sequence[Problem]:
-        return error.problems if isinstance(error, ConfigError) else ()
-
-    def _reraise(self, error: BaseException | None) -> None:
-        """A cross-field check raises ValueError: it becomes a ConfigError that names the component."""
-        if isinstance(error, ValueError) and not isinstance(error, DetcoreError):
-            raise ConfigError(str(error), type(self.component).__name__) from error
+    def _finish(self, error: BaseException | None) -> None:
+        """Raises what is ours to raise: a cross-field check's ValueError, or a part that is not kept."""
         if error is None:
             self._check_parts_are_kept()
+        elif (ours := _as_config_error(error, self.title)) not in (None, error):
+            raise ours from error
+
+    @staticmethod
+    def _release(collector: _Collector) -> None:
+        for spec in collector.claimed:
+            spec._release()
 
     def _check_parts_are_kept(self) -> None:
         for name, value in self.frame.values.items():
             if _holds_instance(value) and not hasattr(self.component, name):
                 raise ConfigError(
-                    f"{type(self.component).__name__} does not keep its part {name!r}: "
+                    f"{self.title} does not keep its part {name!r}: "
                     f"its constructor must assign self.{name} = make({name}, ...)"
                 )
+
+
+def _as_config_error(error: BaseException | None, title: str) -> ConfigError | None:
+    """A ConfigError as it is, a cross-field check's ValueError as a ConfigError, of anything else None."""
+    if isinstance(error, ConfigError):
+        return error
+    if isinstance(error, ValueError) and not isinstance(error, DetcoreError):
+        return ConfigError(str(error), title)
+    return None
 
 
 @overload
@@ -351,21 +402,21 @@ def make(part: Any, **supplied: Any) -> Any:
 
     Args:
         part: The validated argument; None stays None.
-        **supplied: What the owner knows. A spec gets what it declares as wired; an instance must agree with it.
+        **supplied: What the owner knows. A spec gets what it declares as wired; an instance must agree.
 
     Raises:
-        ConfigError: The part cannot be built, or was built for other neighbours. Inside a constructor the error
-            is held back until the siblings have been tried, then raised for all.
+        ConfigError: The part cannot be built, or was built for other neighbours. Inside a constructor the
+            error is held back until the siblings have been tried, then raised for all.
     """
     if part is None:
         return None
     frame, collector = _frame.get(), _collector.get()
-    path = join_path(frame.path, _path_of(part, frame.values)) if frame else ""
+    path = frame.path_of(part) if frame else ""
     token = _pending_path.set(path)
     problems_before = len(collector.problems) if collector else 0
     try:
         if collector:
-            collector.attempted.add(id(part))
+            collector.attempted.add(path)
         if isinstance(part, Spec):
             return part.build(**supplied)
         _check_neighbours(part, supplied)
@@ -374,7 +425,7 @@ def make(part: Any, **supplied: Any) -> Any:
         if collector is None:
             raise
         collector.problems += error.below(path).problems
-    except _PartMissing:
+    except _PartMissingError:
         pass
     except Exception:
         # With a part missing below, an odd failure is its consequence; otherwise it is a bug to be seen.
@@ -387,19 +438,29 @@ def make(part: Any, **supplied: Any) -> Any:
 
 def _check_neighbours(instance: Component, supplied: Mapping[str, Any]) -> None:
     state = arguments_of(instance)
-    title = type(instance).__name__
+    wiring = _wiring_for(type(instance), supplied)
+    _check_agreement(type(instance), {name: state.values.get(name) for name in wiring}, wiring)
+    state.wired.update(name for name, value in wiring.items() if state.values.get(name) == value)
+
+
+def _wiring_for(component: type, supplied: Mapping[str, Any]) -> dict[str, Any]:
+    """What a component declares as wired of what an owner supplies, validated."""
+    signature = signature_of(component)
+    wired_names = {p.name for p in signature.parameters.values() if p.wired}
+    return signature.coerce({name: value for name, value in supplied.items() if name in wired_names})
+
+
+def _check_agreement(component: type, stated: Mapping[str, Any], wiring: Mapping[str, Any]) -> None:
+    """Refuses values that say something else than the owner, unless the parameter may override it."""
+    signature = signature_of(component)
     problems = []
-    for name, value in supplied.items():
-        parameter = signature_of(type(instance)).parameters.get(name)
-        if parameter is None or parameter.wired is None:
-            continue
-        own = state.values.get(name)
-        if own == value:
-            state.wired.add(name)
-        elif not parameter.wired.may_override:
-            problems.append(_contradiction(name, own, value, title))
+    for name, value in wiring.items():
+        wiring_rule = signature.parameters[name].wired
+        may_override = wiring_rule is not None and wiring_rule.may_override
+        if name in stated and not may_override and stated[name] != value:
+            problems.append(_contradiction(name, stated[name], value, signature.title))
     if problems:
-        raise ConfigError(problems, title)
+        raise ConfigError(problems, signature.title)
 
 
 def _contradiction(name: str, own: Any, given: Any, title: str) -> Problem:
@@ -412,30 +473,37 @@ def _contradiction(name: str, own: Any, given: Any, title: str) -> Problem:
 
 def _brief(value: Any) -> str:
     """Pyramids as channels/stride, everything else as it is."""
-    if isinstance(value, tuple) and value and all(hasattr(v, "channels") and hasattr(v, "stride") for v in value):
+    if (
+        isinstance(value, tuple)
+        and value
+        and all(hasattr(v, "channels") and hasattr(v, "stride") for v in value)
+    ):
         return "(" + ", ".join(f"{v.channels} channels at stride {v.stride}" for v in value) + ")"
     return repr(value)
 
 
 def _try_the_rest(values: Any, path: str, collector: _Collector) -> None:
-    """Builds the specs that were never reached because an earlier sibling failed, where no owner is needed."""
+    """Builds the specs that were never reached because something failed before, where no owner is needed."""
     for where, spec in _specs_in(values, path):
-        if id(spec) in collector.attempted:
-            continue
-        needs_owner = any(p.wired and p.required for p in signature_of(spec.type).parameters.values())
-        if needs_owner:
+        parameters = signature_of(spec.type).parameters.values()
+        needs_owner = any(p.wired and p.required and p.name not in spec.params for p in parameters)
+        if where not in collector.attempted and not needs_owner:
+            _try(spec, where, collector)
+        if where not in collector.attempted or collector.failed(where):
             _try_the_rest(spec.complete(), where, collector)
-            continue
-        collector.attempted.add(id(spec))
-        token = _pending_path.set(where)
-        try:
-            spec.type(**spec.params)
-        except ConfigError as error:
-            collector.problems += error.below(where).problems
-        except _PartMissing:
-            pass
-        finally:
-            _pending_path.reset(token)
+
+
+def _try(spec: Spec[Any], path: str, collector: _Collector) -> None:
+    collector.attempted.add(path)
+    token = _pending_path.set(path)
+    try:
+        spec.build()
+    except ConfigError as error:
+        collector.problems += error.below(path).problems
+    except Exception:
+        pass  # it shows itself again once the problems that were found are solved
+    finally:
+        _pending_path.reset(token)
 
 
 def _specs_in(value: Any, path: str) -> Iterator[tuple[str, Spec[Any]]]:
@@ -453,15 +521,13 @@ def _items(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(value)
 
 
-def _path_of(part: Any, value: Any) -> str:
-    """Where in an owner's arguments ``part`` stands (by identity); empty if nowhere."""
+def _places_of(part: Any, value: Any, path: str = "") -> Iterator[str]:
+    """Where in an owner's arguments ``part`` stands, by identity."""
     for key, item in _items(value):
+        here = join_path(path, key)
         if item is part:
-            return str(key)
-        below = _path_of(part, item)
-        if below:
-            return join_path(key, below)
-    return ""
+            yield here
+        yield from _places_of(part, item, here)
 
 
 def _holds_instance(value: Any) -> bool:
@@ -494,8 +560,9 @@ def _as_spec(interface: type[Component], value: Any) -> Spec[Any]:
         return value
     remedy = f"give an instance, {interface.__name__}.spec(...) of a concrete class, or {{type: NAME, ...}}"
     if isinstance(value, type) and issubclass(value, interface):
-        raise ConfigError([Problem("", f"got the class {value.__name__} itself", f"use {value.__name__}.spec(...)")])
-    what = value.type.__name__ if isinstance(value, Spec) else repr(value)
+        use = f"use {value.__name__}.spec(...)"
+        raise ConfigError([Problem("", f"got the class {value.__name__} itself", use)])
+    what = value.type.__name__ if isinstance(value, Spec) else short(value)
     raise ConfigError([Problem("", f"expected {_article(interface)}, got {what}", remedy)])
 
 
@@ -505,9 +572,7 @@ def _spec_from_mapping(interface: type[Component], value: Mapping[str, Any]) -> 
     if "type" not in value:
         names = ", ".join(registry.names(kind)) if kind else ""
         remedy = f"name one of: {names}" if names else ""
-        near = "" if "type" in value else next((k for k in params if str(k).lower() in ("typ", "name", "cls")), "")
-        hint = f" (found {near!r})" if near else ""
-        raise ConfigError([Problem("type", f"the key 'type' is missing{hint}", remedy)])
+        raise ConfigError([Problem("type", f"the key 'type' is missing{_near_type(params)}", remedy)])
     name = value["type"]
     if not isinstance(name, str):
         raise ConfigError([Problem("type", f"expected a component's name, got {name!r}")])
@@ -518,6 +583,15 @@ def _spec_from_mapping(interface: type[Component], value: Mapping[str, Any]) -> 
     if not issubclass(component, interface):
         raise ConfigError([Problem("type", f"expected {_article(interface)}, got {name!r}")])
     return Spec(component, params)
+
+
+def _near_type(keys: Iterable[Any]) -> str:
+    """`` (is 'typ' meant?)`` for the key that may stand for ``type``, or an empty string."""
+    by_lower = {str(key).lower(): key for key in keys}
+    near = difflib.get_close_matches("type", by_lower, n=1) or [
+        k for k in ("name", "cls", "class") if k in by_lower
+    ]
+    return f" (is {by_lower[near[0]]!r} meant for it?)" if near else ""
 
 
 def _article(interface: type) -> str:

@@ -1,7 +1,7 @@
 """From a constructor's signature to a pydantic model, and from pydantic's errors to ours.
 
-A component's ``__init__`` is the only statement of its parameters: names, types, ranges, defaults. This module
-reads it once per class and validates whatever is given for it, whether from Python or from a file.
+A component's ``__init__`` is the only statement of its parameters: names, types, ranges, defaults. This
+module reads it once per class and validates whatever is given for it, whether from Python or from a file.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Signature:
         component: The class.
 
     Raises:
-        ComponentDefinitionError: A parameter is positional, variadic, not annotated, or has a mutable default.
+        ComponentDefinitionError: A parameter is positional, variadic, unannotated, or defaults to a mutable.
     """
 
     def __init__(self, component: type) -> None:
@@ -92,9 +92,7 @@ class Signature:
     @functools.cached_property
     def model(self) -> type[pydantic.BaseModel]:
         """The pydantic model of the parameters: extras forbidden, ranges and choices as annotated."""
-        fields: dict[str, Any] = {
-            p.name: (harden(p.annotation), None) for p in self.parameters.values()
-        }
+        fields: dict[str, Any] = {p.name: (harden(p.annotation), None) for p in self.parameters.values()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a parameter may be called like a method of BaseModel
             return pydantic.create_model(self.title, __config__=_MODEL_CONFIG, **fields)
@@ -111,15 +109,25 @@ class Signature:
         """
         problems = [self._unknown(name) for name in given if name not in self.parameters]
         problems += self._missing(given, complete)
-        known = {name: value for name, value in given.items() if name in self.parameters}
-        validator = self.model.__pydantic_validator__
         try:
-            checked = validator.validate_python(known, strict=False)
-        except pydantic.ValidationError as error:
-            problems += _problems(error, known, self)
+            values = self.coerce({name: value for name, value in given.items() if name in self.parameters})
+        except ConfigError as error:
+            problems += error.problems
         if problems:
             raise ConfigError(problems, self.title)
-        return {name: checked.__dict__[name] for name in known}
+        return values
+
+    def coerce(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Some of the parameters' values, coerced to the annotated types; others may be missing.
+
+        Raises:
+            ConfigError: A value is invalid: all of them at once.
+        """
+        try:
+            checked = self.model.__pydantic_validator__.validate_python(dict(given), strict=False)
+        except pydantic.ValidationError as error:
+            raise ConfigError(_problems(error, given), self.title) from None
+        return {name: checked.__dict__[name] for name in given}
 
     def defaults(self) -> dict[str, Any]:
         """The values of the parameters that have one without being given."""
@@ -141,9 +149,13 @@ class Signature:
                 yield Problem(parameter.name, f"{self.title} needs it from its owner, and has none", remedy)
 
 
-@functools.lru_cache(maxsize=None)
 def signature_of(component: type) -> Signature:
     """The signature of a component class, read once."""
+    return _signature_of(component)
+
+
+@functools.cache
+def _signature_of(component: Any) -> Signature:
     return Signature(component)
 
 
@@ -158,17 +170,31 @@ def check_definition(component: type, init: Any) -> None:
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             raise ComponentDefinitionError(f"{where} must be keyword-only and named: put it after a bare `*`")
         if parameter.annotation is _MISSING:
-            raise ComponentDefinitionError(f"{where} has no annotation; its type is what values are checked by")
+            raise ComponentDefinitionError(
+                f"{where} has no annotation; its type is what values are checked by"
+            )
+        if parameter.name == "type":
+            raise ComponentDefinitionError(
+                f"{where} must be called otherwise: 'type' names the component in files"
+            )
         if parameter.name.startswith("_"):
             raise ComponentDefinitionError(f"{where} starts with an underscore; parameters are public")
-        if isinstance(parameter.default, (list, dict, set, bytearray)):
-            raise ComponentDefinitionError(f"{where} has a mutable default; use a tuple, or None")
-        if getattr(type(parameter.default), "kind", None) is not None:
-            raise ComponentDefinitionError(f"{where} defaults to an instance; use {type(parameter.default).__name__}.spec(...)")
+        _check_default(where, parameter.default)
+
+
+def _check_default(where: str, default: Any) -> None:
+    if isinstance(default, Wired):
+        default = default.default
+    if isinstance(default, (list, dict, set, bytearray)):
+        raise ComponentDefinitionError(f"{where} has a mutable default; use a tuple, or None")
+    cls = type(default)
+    if getattr(cls.__init__, "_validates", False):
+        raise ComponentDefinitionError(f"{where} defaults to an instance; use {cls.__name__}.spec(...)")
 
 
 def _read_parameters(component: type) -> Iterator[Parameter]:
     init = inspect.unwrap(component.__init__)  # type: ignore[misc]
+    check_definition(component, init)  # it may have been put there after the class was defined
     try:
         hints = typing.get_type_hints(init, include_extras=True)
     except Exception as cause:
@@ -197,7 +223,7 @@ def _literal_number(choices: tuple[Any, ...], value: Any) -> Any:
     if isinstance(value, bool) and not any(choice is value for choice in choices):
         raise ValueError(f"input should be one of {', '.join(map(repr, choices))}")
     if isinstance(value, str) and value not in choices:
-        return next((c for c in choices if not isinstance(c, str) and str(c) == value), value)
+        return next((c for c in choices if type(c) is int and str(c) == value), value)
     return value
 
 
@@ -206,6 +232,8 @@ def harden(annotation: Any) -> Any:
 
     ``X | Spec[X]`` collapses to ``X``: a component class validates instances, specs and mappings alike.
     """
+    if type(annotation).__name__ == "TypeAliasType":  # type X = ...
+        return harden(annotation.__value__)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is bool:
         return Annotated[bool, Strict()]
@@ -220,8 +248,8 @@ def harden(annotation: Any) -> Any:
         base = typing.get_args(hard)[0] if inner else hard
         return functools.reduce(lambda a, m: Annotated[a, m], (*metadata, *inner), base)
     if origin in (Union, types.UnionType):
-        members = [a for a in args if not (_is_spec(a) and typing.get_args(a)[0] in args)]
-        return functools.reduce(lambda a, b: Union[a, b], [harden(a) for a in members])
+        members = [harden(a) for a in args if not _is_spec_of(a, args)]
+        return Union[tuple(members)]  # noqa: UP007 - the members are known at run time only
     if origin in (tuple, list, dict, set, frozenset, collections.abc.Sequence, collections.abc.Mapping):
         return origin[tuple(a if a is ... else harden(a) for a in args)]
     return annotation
@@ -234,6 +262,15 @@ def _mentions_component(annotation: Any) -> bool:
     return _is_spec(annotation) or any(map(_mentions_component, typing.get_args(annotation)))
 
 
+def _is_spec_of(annotation: Any, classes: tuple[Any, ...]) -> bool:
+    """Whether the annotation is ``Spec[X]`` with X, or every member of a union X, among ``classes``."""
+    if not _is_spec(annotation):
+        return False
+    (described,) = typing.get_args(annotation)
+    members = typing.get_args(described) or (described,)
+    return set(members) <= set(classes)
+
+
 def _is_spec(annotation: Any) -> bool:
     return getattr(typing.get_origin(annotation), "is_spec_class", False)
 
@@ -241,65 +278,72 @@ def _is_spec(annotation: Any) -> bool:
 # --------------------------------------------------------------------------------------------------- errors
 
 
-def _problems(error: pydantic.ValidationError, given: Mapping[str, Any], signature: Signature) -> Iterator[Problem]:
-    """Pydantic's line errors as ours: union branches merged, nested errors unfolded."""
-    by_parameter: dict[str, list[tuple[str, Problem]]] = {}
-    for line in error.errors(include_url=False):
-        if line["type"] == "missing" and len(line["loc"]) == 1:
-            continue  # reported by Signature, which knows about wiring
-        name = str(line["loc"][0])
-        path = _path_in(given, line["loc"])
-        nested = line.get("ctx", {}).get("error")
-        if isinstance(nested, ConfigError):
-            found = list(nested.below(path).problems)
-        else:
-            found = [_problem(path, line)]
-        by_parameter.setdefault(name, []).extend((path, problem) for problem in found)
-    for lines in by_parameter.values():
-        yield from _merge(lines)
+@dataclass(frozen=True)
+class _Finding:
+    """What one branch of a parameter's annotation has against a value.
+
+    Args:
+        problem: The problem, without the value.
+        got: The value; empty where the message says enough.
+    """
+
+    problem: Problem
+    got: str = ""
 
 
-def _problem(path: str, line: Any) -> Problem:
-    message = line["msg"].removeprefix("Value error, ")
-    if line["type"] == "missing":
-        return Problem(path, "is missing")
-    if line["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return Problem(path, "unknown key")
-    return Problem(path, f"{message[0].lower()}{message[1:]}; got {_short(line['input'])}")
+def _problems(error: pydantic.ValidationError, given: Mapping[str, Any]) -> list[Problem]:
+    """Pydantic's line errors as ours: nested errors unfolded, the branches of unions merged."""
+    findings = [finding for line in error.errors(include_url=False) for finding in _findings(line, given)]
+    # A branch of a union that got deeper into the value knows better what is wrong with it.
+    paths = {finding.problem.path for finding in findings}
+    branches: dict[str, list[_Finding]] = {}
+    for finding in findings:
+        path = finding.problem.path
+        if not any(other.startswith(f"{path}.") for other in paths):
+            branches.setdefault(path, []).append(finding)
+    return [_merged(path, findings) for path, findings in branches.items()]
 
 
-def _merge(lines: list[tuple[str, Problem]]) -> Iterator[Problem]:
-    """One problem per path; of the branches of a union, the ones that got furthest into the value."""
-    deepest: dict[str, list[Problem]] = {}
-    paths = {path for path, _ in lines}
-    for path, problem in lines:
-        if not any(other.startswith(path + ".") for other in paths):
-            deepest.setdefault(path, []).append(problem)
-    for problems in deepest.values():
-        # ConfigErrors of a nested component arrive with their own, different paths: nothing to merge
-        if len({p.path for p in problems}) > 1 or len(problems) == 1:
-            yield from dict.fromkeys(problems)
-            continue
-        got = problems[0].message.rpartition("; got ")[2]
-        messages = dict.fromkeys(p.message.rpartition("; got ")[0] or p.message for p in problems)
-        text = " or ".join(messages)
-        yield Problem(problems[0].path, f"{text}; got {got}" if got != problems[0].message else text, problems[0].remedy)
+def _findings(line: Any, given: Mapping[str, Any]) -> Iterator[_Finding]:
+    path = _path_of(line, given)
+    cause = line.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):  # from a part
+        yield from (_Finding(problem) for problem in cause.below(path).problems)
+    elif line["type"] == "missing":
+        yield _Finding(Problem(path, "is missing"))
+    elif line["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        yield _Finding(Problem(path, "unknown key"))
+    else:
+        message = line["msg"].removeprefix("Value error, ")
+        yield _Finding(Problem(path, f"{message[0].lower()}{message[1:]}"), short(line["input"]))
 
 
-def _path_in(value: Any, loc: tuple[int | str, ...]) -> str:
-    """The location without the tags that pydantic puts in for the branches of a union."""
-    path: list[str | int] = []
-    for position, step in enumerate(loc):
+def _path_of(line: Any, given: Mapping[str, Any]) -> str:
+    """Where in the given values the error is; pydantic's location also names the branches of unions."""
+    path: list[Any] = []
+    value: Any = given
+    for step in line["loc"]:
         if isinstance(value, Mapping) and step in value:
+            path.append(step)
             value = value[step]
-        elif isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value):
-            value = value[step]
-        elif position < len(loc) - 1 or not isinstance(value, Mapping):
-            continue
-        path.append(step)
+        elif isinstance(value, (list, tuple)) and isinstance(step, int):
+            path.append(step)
+            value = value[step] if step < len(value) else None
+    if line["type"] == "missing":
+        path.append(line["loc"][-1])
     return join_path(*path)
 
 
-def _short(value: Any, limit: int = 80) -> str:
+def _merged(path: str, findings: list[_Finding]) -> Problem:
+    """One problem of what several branches have against the same value."""
+    messages = dict.fromkeys(finding.problem.message for finding in findings)
+    remedies = dict.fromkeys(finding.problem.remedy for finding in findings if finding.problem.remedy)
+    got = next((finding.got for finding in findings if finding.got), "")
+    text = " or ".join(messages)
+    return Problem(path, f"{text}; got {got}" if got else text, " or ".join(remedies))
+
+
+def short(value: Any, limit: int = 80) -> str:
+    """``repr`` of a value, cut where it is long."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -106,16 +106,19 @@ class ClassMap:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; ``ids`` may be left out.
+        """The inverse of :meth:`to_dict`.
 
         Raises:
             DataError: A key is unknown or missing, or the content is no class map.
         """
-        unknown = sorted(set(data) - {"names", "ids"})
-        if unknown or "names" not in data:
-            what = f"unknown key {unknown[0]!r}" if unknown else "the key 'names' is missing"
-            raise DataError(f"class map: {what}; it holds names and, optionally, ids")
-        return cls(data["names"], tuple(data.get("ids", ())))
+        known = ("names", "ids")
+        for name in data:
+            if name not in known:
+                raise DataError(f"class map: unknown key {name!r}; it holds names and ids")
+        for name in known:
+            if name not in data:
+                raise DataError(f"class map: the key {name!r} is missing")
+        return cls(data["names"], tuple(data["ids"]))
 
 
 def _check_distinct(what: str, values: tuple[Any, ...], kind: type) -> None:

@@ -89,7 +89,7 @@ def test_class_map_with_ids():
 def test_class_map_without_ids():
     assert ClassMap(["a", "b"]).ids == (0, 1)
     assert ClassMap(["a", "b"]).names == ("a", "b")
-    assert ClassMap.from_dict({"names": ["a", "b"]}) == ClassMap(("a", "b"))
+    assert ClassMap.from_dict({"names": ["a", "b"], "ids": []}) == ClassMap(("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,9 @@ def test_class_map_tells_the_nearest_name():
     ("data", "message"),
     [
         ({}, "class map: the key 'names' is missing"),
-        ({"names": ["a"], "id": [1]}, "class map: unknown key 'id'; it holds names and, optionally, ids"),
-        ({"names": "a"}, "class names should be a list"),
+        ({"names": ["a"], "id": [1]}, "class map: unknown key 'id'; it holds names and ids"),
+        ({"names": ["a"]}, "class map: the key 'ids' is missing"),
+        ({"names": "a", "ids": []}, "class names should be a list"),
     ],
 )
 def test_class_map_from_a_wrong_dict(data, message):
