@@ -124,7 +124,7 @@ class Signature:
             ConfigError: A value is invalid: all of them at once.
         """
         try:
-            checked = self.model.__pydantic_validator__.validate_python(dict(given), strict=False)
+            checked = self.model.__pydantic_validator__.validate_python(dict(given))
         except pydantic.ValidationError as error:
             raise ConfigError(_problems(error, given), self.title) from None
         return {name: checked.__dict__[name] for name in given}
