@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -22,17 +22,18 @@ class DetectionData(DataModule):
     """A training set and a validation set that share their root folder and their classes.
 
     Args:
-        root: Folder that the datasets' paths are relative to; given to every dataset that declares ``root``. A
-            relative path starts in the current folder.
+        root: Folder that the datasets' paths are relative to; given to every dataset that declares ``root``.
+            A relative path starts in the current folder.
         train: The training set; may be left out where nothing is trained.
         val: The validation set; without it nothing is evaluated.
-        classes: Names of the classes to use, in the order of their labels; those of the training set where None.
-            Given to every dataset that declares ``classes``.
+        classes: Names of the classes to use, in the order of their labels; those of the training set where
+            None. Given to every dataset that declares ``classes``.
         batch_size: Images per process and optimizer step of training.
         val_batch_size: Images per process and step of validation; ``batch_size`` where None.
         workers: Processes per loader that read and transform images; 0 does it in the training process.
         shuffle: Whether the training set is visited in a new random order each epoch.
-        drop_last: Whether the last training batch of an epoch is left out where it is smaller than the others.
+        drop_last: Whether the last training batch of an epoch is left out where it is smaller than the
+            others.
 
     Raises:
         DataError: A dataset cannot be read, or the validation set's classes are not the training set's.
@@ -60,9 +61,13 @@ class DetectionData(DataModule):
         self.batch_size, self.workers = batch_size, workers
         self.val_batch_size = val_batch_size or batch_size
         self.shuffle, self.drop_last = shuffle, drop_last
-        self.train = make(train, root=root, classes=classes)
-        names = self.train.class_map.names if self.train is not None else classes
-        self.val = make(val, root=root, classes=names)
+        shared: dict[str, Any] = {} if root is None else {"root": root}
+        if classes is not None:
+            shared["classes"] = classes
+        self.train = make(train, **shared)
+        if self.train is not None:
+            shared["classes"] = self.train.class_map.names
+        self.val = make(val, **shared)
         if self.train is not None and self.val is not None:
             _check_same_classes(self.train.class_map, self.val.class_map)
 
@@ -124,7 +129,7 @@ def _check_same_classes(train: ClassMap, val: ClassMap) -> None:
     extra = [name for name in val.names if name not in train.names]
     parts = [f"only in the training set: {', '.join(missing)}"] if missing else []
     parts += [f"only in the validation set: {', '.join(extra)}"] if extra else []
-    detail = "; ".join(parts) or f"another order: {', '.join(train.names)} and {', '.join(val.names)}"
+    detail = "; ".join(parts) or f"ordered {', '.join(train.names)} and {', '.join(val.names)}"
     raise DataError(
         f"the classes of training and validation set differ ({detail}); give the classes to use, in order, as "
         "data.classes"

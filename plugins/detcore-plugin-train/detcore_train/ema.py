@@ -14,10 +14,11 @@ from detcore_train.interfaces import WeightAverage
 
 
 class EMA(WeightAverage):
-    """The exponential moving average of weights (Polyak and Juditsky, 1992; Tarvainen and Valpola, arXiv:1703.01780).
+    """The exponential moving average of weights (Tarvainen and Valpola, arXiv:1703.01780).
 
     ``average = decay_t * average + (1 - decay_t) * weights`` after each optimizer step t = 1, 2, ... with
-    ``decay_t = decay * (1 - exp(-t / ramp_steps))``, so that the random weights of the begin are soon forgotten.
+    ``decay_t = decay * (1 - exp(-t / ramp_steps))``, so that the random weights of the begin are soon
+    forgotten.
 
     Args:
         decay: How much of the average is kept in a step.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from detcore_data import ExampleBatch
 
 from detcore.errors import DataError
 from detcore.interfaces import Dataset, Detector, Metric
 from detcore.structures import ClassMap, ImageDetections
-from detcore_data import ExampleBatch
 from detcore_train.loader import EpochLoader, Shard, ShardedBatches
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def detect_all(
 
 @torch.no_grad()
 def detect(detector: Detector, batch: ExampleBatch) -> list[ImageDetections]:
-    """The detections of a batch, in the pixels of the files, on the CPU. The detector is in evaluation mode."""
+    """A batch's detections, in the pixels of the files, on the CPU. The detector is in evaluation mode."""
     images = detector.preprocess(batch.images, batch.geometry)
     return detector(images).to_original(images).to("cpu").unpad()  # type: ignore[no-any-return]
 
@@ -162,6 +162,6 @@ def check_classes(detector: ClassMap, dataset: ClassMap) -> None:
     if unnamed and len(detector) == len(dataset):
         return  # nobody has told the detector its classes' names
     raise DataError(
-        f"the detector's classes ({', '.join(detector.names)}) are not the dataset's ({', '.join(dataset.names)}); "
-        "give the dataset the detector's classes by name"
+        f"the detector's classes ({', '.join(detector.names)}) are not the dataset's "
+        f"({', '.join(dataset.names)}); give the dataset the detector's classes by name"
     )

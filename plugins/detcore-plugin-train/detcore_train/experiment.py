@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
+from detcore_data import CocoMetric
 from pydantic import BeforeValidator, Field
 
 from detcore.component import Component, Part, make
 from detcore.interfaces import Detector, Metric
-
-# TMP from detcore_data import CocoMetric
 from detcore_train.interfaces import DataModule, Optimizer, Schedule, WeightAverage
 from detcore_train.schedules.step import StepSchedule
 
@@ -21,7 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Experiment(Component):
-    """A detector, its data and how it is trained: everything that decides the result, and nothing of the machine.
+    """A detector, its data and how it is trained: all that decides the result, nothing of the machine.
 
     The number of classes comes from the data; it is written nowhere.
 
@@ -57,7 +56,7 @@ class Experiment(Component):
         optimizer: Part[Optimizer],
         schedule: Part[Schedule] = StepSchedule.spec(),
         epochs: Count = 12,
-        metric: Part[Metric],  # TMP
+        metric: Part[Metric] = CocoMetric.spec(),
         monitor: str = "AP",
         seed: Annotated[int, Field(ge=0)] = 0,
         precision: Precision = "32",

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from detcore_data import EpochSeeded, ExampleBatch, collate
 from torch.utils.data import DataLoader
 
 from detcore.interfaces import Dataset
-from detcore_data import EpochSeeded, ExampleBatch, collate
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class Shard:
 class EpochBatches:
     """The batches of indices of one epoch at a time.
 
-    A global batch of ``batch_size * shard.count`` images is cut into consecutive pieces, one per process, so that
-    several processes together see the batches that one process with the whole batch size sees. The last, smaller
-    batch of an epoch is dealt out evenly; where it has fewer images than there are processes, images from the
+    A global batch of ``batch_size * shard.count`` images is cut into consecutive pieces, one per process, so
+    that several processes together see the batches that one process with the whole batch size sees. The last,
+    smaller batch of an epoch is dealt out evenly; where it has fewer images than there are processes, images
+    from the
     epoch's beginning fill it up, since every process has to take every step.
 
     Args:
@@ -156,7 +157,8 @@ class EpochLoader:
         """Ends the reading processes; the next pass starts new ones."""
         self._loader._iterator = None
 
-    # The trainer asks loaders that can continue within an epoch for these; the position is in the run's own state.
+    # The trainer asks loaders that can continue within an epoch for these; the position is in the run's own
+    # state.
     def state_dict(self) -> dict[str, int]:
         """Nothing: see ``position``."""
         return {}

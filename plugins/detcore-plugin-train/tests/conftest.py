@@ -112,7 +112,7 @@ class ToyHead(DenseHead):
 
 
 class ToyDataset(Dataset):
-    """One bright rectangle per image, red or green; every fifth image is empty. The file system is not used."""
+    """One bright rectangle per image, red or green; every fifth image is empty. Nothing is read."""
 
     def __init__(
         self,

@@ -2,11 +2,11 @@ import csv
 import io
 
 import pytest
+from detcore_train import fit
 from rich.console import Console
 
 import detcore
 from detcore.serialize import build
-from detcore_train import fit
 
 
 def console():
@@ -37,4 +37,3 @@ def test_training_lowers_the_loss_and_leaves_a_complete_run(config, tmp_path):
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     loaded = detcore.load(tmp_path / "run" / "last")
     assert loaded.class_map.names == ("red", "green")
-    print(out.file.getvalue())

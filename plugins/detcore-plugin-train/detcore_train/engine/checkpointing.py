@@ -47,11 +47,12 @@ class Checkpointing(Checkpoint):
         Raises:
             TrainingInterrupted: A signal asked to stop; everything is saved.
         """
-        if not self._agreed_to_stop(trainer):
-            return
-        progress = pl_module.progress
-        if pl_module.batches_done % pl_module.batches_per_epoch == 0:
+        in_epoch = pl_module.batches_done % pl_module.batches_per_epoch
+        if in_epoch == 0:
             return  # the epoch is done: its evaluation and its checkpoint come first
+        if in_epoch % pl_module.experiment.accumulate or not self._agreed_to_stop(trainer):
+            return  # gradients that were accumulated so far are in no checkpoint
+        progress = pl_module.progress
         self._save(trainer, pl_module, progress.epoch, best=False)
         self._interrupt(pl_module)
 

@@ -159,7 +159,8 @@ def choose_strategy(
         devices = torch.cuda.device_count() if accelerator == "cuda" else 1
     if devices * nodes == 1:
         return "auto", accelerator, devices
-    # buffers are averaged before each evaluation: broadcasting them in every forward pass would make processes
+    # buffers are averaged before each evaluation: broadcasting them in every forward pass would make
+    # processes
     # with different numbers of validation batches wait for each other
     return DDPStrategy(broadcast_buffers=False), accelerator, devices
 
@@ -171,7 +172,8 @@ def _lr_scale(experiment: Experiment, trainer: Trainer, console: Console) -> flo
     scale = real / experiment.base_batch_size
     if trainer.is_global_zero:
         console.print(
-            f"learning rate scaled by {scale:g}: {real} images per step, base_batch_size {experiment.base_batch_size}"
+            f"learning rate scaled by {scale:g}: {real} images per step, "
+            f"base_batch_size {experiment.base_batch_size}"
         )
     return scale
 
@@ -192,7 +194,8 @@ def _prepare(
         console.print(f"continuing {folder.path} after {start.step} steps", soft_wrap=True)
     elif folder.checkpoints():
         raise ConfigError(
-            f"{folder.path} already holds a training run; continue it with --resume, or choose another folder with --out"
+            f"{folder.path} already holds a training run; continue it with --resume, or choose another folder "
+            "with --out"
         )
     folder.write_experiment(to_yaml(config))
     return start
@@ -214,7 +217,8 @@ def _check_same_run(folder: RunFolder, config: Mapping[str, Any]) -> None:
     for part in ("model", "optimizer"):
         if before.get(part) != config.get(part):
             raise ConfigError(
-                f"{folder.path} was trained with another {part}; resume with the same one, or choose another --out"
+                f"{folder.path} was trained with another {part}; resume with the same one, or choose another "
+                "folder with --out"
             )
 
 

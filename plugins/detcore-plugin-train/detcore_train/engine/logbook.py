@@ -19,8 +19,8 @@ class CsvLog:
 
     Args:
         path: The file.
-        after_step: Rows of later steps are dropped from an existing file (a resumed run writes them again); None
-            drops them all.
+        after_step: Rows of later steps are dropped from an existing file (a resumed run writes them again);
+            None drops them all.
     """
 
     def __init__(self, path: Path, after_step: int | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from detcore_data import ExampleBatch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from detcore.distributed import world_size
 from detcore.errors import DetcoreError
 from detcore.interfaces import Metric
 from detcore.structures import ImageDetections, Losses
-from detcore_data import ExampleBatch
 from detcore_train.evaluation import detect
 from detcore_train.experiment import Experiment
 from detcore_train.interfaces import Progress
@@ -32,8 +32,8 @@ class NonFiniteLossError(DetcoreError, ArithmeticError):
 class TrainingModule(LightningModule):
     """A detector in training.
 
-    All that is random in a step comes from a generator that is seeded by (seed, batch, rank), so a run continues
-    exactly from any step without the state of any generator.
+    All that is random in a step comes from a generator that is seeded by (seed, batch, rank), so a run
+    continues exactly from any step without the state of any generator.
 
     Args:
         experiment: What is trained, and how.
@@ -111,9 +111,9 @@ class TrainingModule(LightningModule):
         terms = ", ".join(f"{name!r} is {self.terms[name]}" for name in bad)
         images = ", ".join(f"{i} ({f})" for i, f in zip(batch.image_ids, batch.files, strict=True))
         return (
-            f"epoch {progress.epoch + 1}, step {progress.step + 1}: the loss term {terms} in the batch of images "
-            f"{images}. Look at these images' boxes; else lower optimizer.lr, lengthen schedule.warmup_steps, or set "
-            "clip_grad_norm"
+            f"epoch {progress.epoch + 1}, step {progress.step + 1}: the loss term {terms} in the batch of "
+            f"images {images}. Look at these images' boxes; else lower optimizer.lr, lengthen "
+            "schedule.warmup_steps, or set clip_grad_norm"
         )
 
     def on_train_batch_end(self, outputs: Any, batch: ExampleBatch, batch_idx: int) -> None:

@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detcore_train.interfaces import Progress, Schedule
+from detcore_train.schedules.span import span
 from detcore_train.schedules.warmup import Warmup, WarmupEnd, warmup_factor
 
 
 class CosineSchedule(Schedule):
-    """Half a cosine from the full learning rate to ``min_ratio`` of it (Loshchilov and Hutter, arXiv:1608.03983).
+    """Half a cosine down to ``min_ratio`` (Loshchilov and Hutter, arXiv:1608.03983).
 
     Args:
         min_ratio: Factor at the end of the run.
@@ -22,6 +23,8 @@ class CosineSchedule(Schedule):
         warmup_ratio: Factor at its begin.
         warmup: How it rises.
         warmup_end: See :class:`~detcore_train.StepSchedule`.
+        chained: Where warm-up and cosine overlap, False multiplies the two; True lets each rescale what the
+            other left, floor included, as the reference's updates in place do (MMDetection 3.x).
     """
 
     def __init__(
@@ -34,22 +37,32 @@ class CosineSchedule(Schedule):
         warmup_ratio: Annotated[float, Field(gt=0, le=1)] = 0.001,
         warmup: Warmup = "linear",
         warmup_end: WarmupEnd = "last_step",
+        chained: bool = False,
     ) -> None:
         self.min_ratio, self.begin, self.by = min_ratio, begin, by
         self.warmup_steps, self.warmup_ratio = warmup_steps, warmup_ratio
-        self.warmup, self.warmup_end = warmup, warmup_end
+        self.warmup, self.warmup_end, self.chained = warmup, warmup_end, chained
 
     def factor(self, progress: Progress) -> float:
         """See :class:`~detcore_train.interfaces.Schedule`."""
-        rise = warmup_factor(
-            progress.step, self.warmup_steps, self.warmup_ratio, self.warmup, self.warmup_end
-        )
-        done = done_fraction(progress, self.begin, self.by)
-        return rise * (self.min_ratio + (1 - self.min_ratio) * (1 + math.cos(math.pi * done)) / 2)
+        first, here, end = span(progress, self.begin, self.by)
+        unit = 1 if self.by == "step" else progress.steps_per_epoch
+        height, known = 1.0, 0
+        if self.chained:
+            for k in range(1, min(here, end - 1) - first + 1):
+                rise = self._rise((first + k) * unit)
+                fall = _half_cosine(k / (end - first)) / _half_cosine((k - 1) / (end - first))
+                height, known = (self.min_ratio + fall * (rise * height - self.min_ratio)) / rise, k
+                if rise == 1.0:
+                    break
+        done = min(max(here - first, 0) / (end - first), 1.0)
+        fall = _half_cosine(done) / _half_cosine(known / (end - first))
+        return self._rise(progress.step) * (self.min_ratio + (height - self.min_ratio) * fall)
+
+    def _rise(self, step: int) -> float:
+        return warmup_factor(step, self.warmup_steps, self.warmup_ratio, self.warmup, self.warmup_end)
 
 
-def done_fraction(progress: Progress, begin: float, by: Literal["step", "epoch"]) -> float:
-    """How much of the run after the fraction ``begin`` is over, 0..1, in whole steps or epochs."""
-    here, total = (progress.step, progress.total) if by == "step" else (progress.epoch, progress.epochs)
-    first = round(begin * total)
-    return min(max(here - first, 0) / max(total - first, 1), 1.0)
+def _half_cosine(done: float) -> float:
+    """1 at 0, 0 at 1."""
+    return (1 + math.cos(math.pi * done)) / 2

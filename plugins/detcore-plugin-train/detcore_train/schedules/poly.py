@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detcore_train.interfaces import Progress, Schedule
-from detcore_train.schedules.cosine import done_fraction
+from detcore_train.schedules.span import span
 from detcore_train.schedules.warmup import Warmup, WarmupEnd, warmup_factor
 
 
@@ -16,7 +16,7 @@ class PolySchedule(Schedule):
 
     Args:
         power: Exponent of what is left of the run.
-        min_ratio: Factor at the end of the run.
+        min_ratio: Factor at the last step (or epoch) of the run.
         begin: Fraction of the run that keeps the full learning rate before the fall begins.
         by: Whether the factor changes every "step" or every "epoch".
         warmup_steps: Length of the warm-up in optimizer steps; 0 for none.
@@ -46,5 +46,6 @@ class PolySchedule(Schedule):
         rise = warmup_factor(
             progress.step, self.warmup_steps, self.warmup_ratio, self.warmup, self.warmup_end
         )
-        left = 1.0 - done_fraction(progress, self.begin, self.by)
+        first, here, end = span(progress, self.begin, self.by)
+        left = 1.0 - min(max(here - first, 0) / max(end - first - 1, 1), 1.0)
         return rise * (self.min_ratio + (1 - self.min_ratio) * left**self.power)

@@ -16,8 +16,8 @@ Milestone = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
 class StepSchedule(Schedule):
     """A constant learning rate that is multiplied by ``gamma`` at each milestone, after a warm-up.
 
-    The defaults are the field's "1x": steps after 8 and 11 of 12 epochs (as fractions, so that they hold for any
-    number of epochs) and a linear warm-up over 500 steps.
+    The defaults are the field's "1x": steps after 8 and 11 of 12 epochs (as fractions, so that they hold for
+    any number of epochs) and a linear warm-up over 500 steps.
 
     Args:
         milestones: Where to step: whole epochs, or fractions of the run below 1.
@@ -25,8 +25,8 @@ class StepSchedule(Schedule):
         warmup_steps: Length of the warm-up in optimizer steps; 0 for none.
         warmup_ratio: Factor at its begin.
         warmup: How it rises.
-        warmup_end: Whether its last step ("last_step", as MMDetection 3.x) or the one after it ("next_step", as
-            MMDetection 2.x) is the first with the full learning rate.
+        warmup_end: Whether its last step ("last_step", as MMDetection 3.x) or the one after it ("next_step",
+            as MMDetection 2.x) is the first with the full learning rate.
     """
 
     def __init__(
