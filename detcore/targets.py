@@ -1,7 +1,7 @@
 """From an assignment to the targets of a loss: what dense heads share.
 
-Box losses run on the positives only, gathered from all images into one list of P rows: of 193,374 priors a few
-hundred are positive, and a box loss over all of them costs twenty times as much.
+Box losses run on the positives only, gathered from all images into one list of P rows: of 193,374 priors a
+few hundred are positive, and a box loss over all of them costs twenty times as much.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from detcore.boxes import inside_flags
+from detcore.boxes import EPS, inside_flags
+from detcore.distributed import reduce_mean
 from detcore.structures import Assignment, ImageBatch, Priors, Sample, Targets
 
 
@@ -40,7 +41,7 @@ class Positives:
 
 
 def positives(assignment: Assignment, sample: Sample, targets: Targets) -> Positives:
-    """Gathers the sampled positives; their number depends on the data, so this synchronises with the device."""
+    """Gathers the sampled positives. Their number depends on the data, so it synchronises with the device."""
     image, prior = sample.positive.nonzero(as_tuple=True)
     gt = assignment.gt_index[image, prior]
     weight = None if sample.weight is None else sample.weight[image, prior]
@@ -50,7 +51,7 @@ def positives(assignment: Assignment, sample: Sample, targets: Targets) -> Posit
 def class_labels(
     assignment: Assignment, positive: Bool[Tensor, "B N"], targets: Targets, num_classes: int
 ) -> Int[Tensor, "B N"]:
-    """The class that each prior should predict: its ground truth's where ``positive``, else background (K)."""
+    """The class that each prior should predict: its ground truth's where ``positive``, else K, background."""
     labels = targets.labels.gather(1, assignment.gt_index)
     return torch.where(positive, labels, num_classes)
 
@@ -76,13 +77,72 @@ def sampled_count(sample: Sample, *, positives_only: bool) -> Float[Tensor, ""]:
     return count.sum().float()
 
 
+@dataclass(frozen=True)
+class DenseTargets:
+    """What the losses of a dense head are taken over.
+
+    Args:
+        labels: The class that each prior should predict; K is background.
+        weights: The weight of each prior in the classification loss.
+        positives: The sampled positives.
+        count: What losses are averaged over, itself averaged over all processes.
+    """
+
+    labels: Int[Tensor, "B N"]
+    weights: Float[Tensor, "B N"]
+    positives: Positives
+    count: Float[Tensor, ""]
+
+
+def dense_targets(
+    assignment: Assignment,
+    sample: Sample,
+    targets: Targets,
+    *,
+    num_classes: int,
+    pos_weight: float = 1.0,
+    subsampled: bool,
+) -> DenseTargets:
+    """The targets of a dense head.
+
+    Args:
+        assignment: Which ground truth each prior answers for.
+        sample: Which priors take part.
+        targets: Ground truth.
+        num_classes: K.
+        pos_weight: Weight of positives in the classification loss.
+        subsampled: Whether the sampler leaves priors out; then losses are averaged over all that it took,
+            else over the positives.
+    """
+    return DenseTargets(
+        labels=class_labels(assignment, sample.positive, targets, num_classes),
+        weights=class_weights(sample, pos_weight),
+        positives=positives(assignment, sample, targets),
+        count=reduce_mean(sampled_count(sample, positives_only=not subsampled)),
+    )
+
+
+def centerness(points: Float[Tensor, "*S 2"], boxes: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S"]:
+    """How central points lie in boxes: 1 in the centre, 0 at the edges and outside (FCOS, arXiv:1904.01355).
+
+    The root of (smaller / larger distance to left and right) times (the same to top and bottom).
+
+    Args:
+        points: (x, y) in pixels.
+        boxes: The box of each point, xyxy in pixels; without extent, its points are at the edge.
+    """
+    distances = torch.stack((points - boxes[..., :2], boxes[..., 2:] - points)).clamp(min=0)
+    smaller, larger = distances.amin(0), distances.amax(0)
+    return (smaller / larger.clamp(min=EPS)).prod(-1).sqrt()
+
+
 def usable(priors: Priors, batch: ImageBatch, allowed_border: float | None) -> Priors:
-    """The priors with ``valid`` narrowed to those that reach over the image's edge by less than ``allowed_border``.
+    """The priors with ``valid`` narrowed to those that hardly reach over the image's edge.
 
     Args:
         priors: All priors.
         batch: Gives the images' true sizes.
-        allowed_border: In pixels; None leaves every prior.
+        allowed_border: Pixels by which they may, itself excluded; None leaves every prior.
     """
     if allowed_border is None:
         return priors

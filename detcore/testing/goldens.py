@@ -44,7 +44,9 @@ def _index(seed: int) -> tuple[dict[str, Any], Mapping[str, Any]]:
     return index, {name: np.load(path / name) for name in index["files"]}
 
 
-def task_cases(family: str, *classes: str, seed: int = 0, where: Callable[[Any], bool] = lambda case: True) -> list[Any]:
+def task_cases(
+    family: str, *classes: str, seed: int = 0, where: Callable[[Any], bool] = lambda case: True
+) -> list[Any]:
     """The cases of one family, arrays still on disk; empty where there are no goldens. For ``parametrize``.
 
     Args:
@@ -106,7 +108,9 @@ def weights(meta: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in rules().weights(meta).items()}
 
 
-def compare(name: str, value: Tensor, meta: Mapping[str, Any], data: Mapping[str, Any], **tolerance: float) -> str:
+def compare(
+    name: str, value: Tensor, meta: Mapping[str, Any], data: Mapping[str, Any], **tolerance: float
+) -> str:
     """Empty where ``value`` agrees with the record ``name``, else what differs. Default tolerances: the goldens' own."""
     array = value.detach().float().cpu().numpy()
     return rules().compare(name, array, data, meta["tensors"].get(name), **tolerance)  # type: ignore[no-any-return]

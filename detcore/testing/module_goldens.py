@@ -81,12 +81,27 @@ def _gradient_problems(
     """Differences in the loss that goldens use (the sum of the outputs' mean squares) and its gradients."""
     loss = torch.stack([output.square().mean() for output in outputs]).sum()
     loss.backward()  # type: ignore[no-untyped-call]
-    found = [_difference("gradcheck/L", loss, data["gradcheck/L"], rtol)]
+    found = [difference("gradcheck/L", loss, data["gradcheck/L"], rtol)]
     for entry, tensor in zip(meta["inputs"], inputs, strict=True):
         name = f"gradin/{entry['name']}"
         if f"{name}#idx" in data:
             got = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
             found.append(goldens.compare(name, got, meta, data, rtol=gradient_rtol, atol=gradient_rtol))
+    return found + gradient_problems(module, data, rules, gradient_rtol)
+
+
+def gradient_problems(
+    module: nn.Module, data: Mapping[str, np.ndarray], rules: RenameRules, rtol: float
+) -> list[str]:
+    """Differences between the gradients that a module's parameters hold and the recorded ones.
+
+    Args:
+        module: After a backward pass.
+        data: The golden's arrays.
+        rules: From the reference's weight names to the module's.
+        rtol: Tolerance, relative to the value, and near zero to the largest one of its tensor.
+    """
+    found = []
     parameters = dict(module.named_parameters())
     for key in [
         name.removesuffix("#norm") for name in data if name.startswith("grad/") and name.endswith("#norm")
@@ -96,14 +111,15 @@ def _gradient_problems(
         if gradient is None:
             found.append(f"{key}: no gradient")
             continue
-        found.append(_difference(f"{key}#norm", gradient.norm(), data[f"{key}#norm"], gradient_rtol))
+        found.append(difference(f"{key}#norm", gradient.norm(), data[f"{key}#norm"], rtol))
         values = gradient.reshape(-1)[torch.from_numpy(data[f"{key}#idx"])]
-        slack = gradient_rtol * float(gradient.abs().max())
-        found.append(_difference(key, values, data[f"{key}#val"], gradient_rtol, slack))
-    return found
+        slack = rtol * float(gradient.abs().max())
+        found.append(difference(key, values, data[f"{key}#val"], rtol, slack))
+    return [message for message in found if message]
 
 
-def _difference(name: str, got: Tensor, expected: np.ndarray, rtol: float, atol: float = 0.0) -> str:
+def difference(name: str, got: Tensor, expected: np.ndarray, rtol: float, atol: float = 0.0) -> str:
+    """Empty where ``got`` is close to ``expected``, else both."""
     array = got.detach().double().cpu().numpy()
     if np.allclose(array, expected, rtol=rtol, atol=atol):
         return ""

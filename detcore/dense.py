@@ -1,0 +1,331 @@
+"""What dense heads share beside targets: pieces of their networks, checks, losses and prediction.
+
+Functions on a head's parts, to be composed. A head that does one of these steps in its own way writes that
+step and uses the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from detcore.interfaces import (
+    Assigner,
+    BBoxCoder,
+    BoxLoss,
+    ClassificationLoss,
+    Postprocess,
+    PriorGenerator,
+    Sampler,
+)
+from detcore.interfaces.sampler import SamplingPredictions
+from detcore.layers import ConvNormAct, NormName
+from detcore.structures import (
+    Assignment,
+    DenseOutput,
+    Detections,
+    FeatureSpec,
+    ImageBatch,
+    LevelShape,
+    Predictions,
+    Priors,
+    Sample,
+    Targets,
+)
+from detcore.targets import DenseTargets, Positives, class_labels, usable
+
+# ----------------------------------------------------------------------------------------------- the network
+
+
+def tower(
+    in_channels: int, width: int, depth: int, norm: NormName | None = None, num_groups: int = 32
+) -> nn.Sequential:
+    """``depth`` 3x3 convolutions with ReLU that keep the size; without any, the input passes through.
+
+    Args:
+        in_channels: Channels of the input.
+        width: Channels of every convolution.
+        depth: Number of convolutions.
+        norm: Normalisation after each convolution, or None.
+        num_groups: Groups of a "GN".
+    """
+    channels = [in_channels] + [width] * depth
+    return nn.Sequential(
+        *(ConvNormAct(channels[i], width, 3, norm=norm, num_groups=num_groups) for i in range(depth))
+    )
+
+
+class Scale(nn.Module):
+    """A learned factor, one for each level of a pyramid that shares its convolutions.
+
+    Args:
+        value: The factor of the untrained network.
+    """
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(value))
+
+    def forward(self, x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+        """``x`` times the factor."""
+        return x * self.scale
+
+
+def init_convs(head: nn.Module, classifier: nn.Conv2d, prior_prob: float) -> None:
+    """Small random weights, no biases, and a classifier that predicts a rare object everywhere.
+
+    Without the latter the many negatives give a huge loss at first (arXiv:1708.02002, section 4.1).
+
+    Args:
+        head: All its convolutions are set.
+        classifier: The one that gives the logits.
+        prior_prob: Probability of each class that the untrained classifier predicts.
+    """
+    for layer in head.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    if classifier.bias is not None:
+        nn.init.constant_(classifier.bias, -math.log((1 - prior_prob) / prior_prob))
+
+
+def level_shapes(features: Sequence[Float[Tensor, "B F h w"]]) -> tuple[LevelShape, ...]:
+    """Height and width of each level."""
+    return tuple(LevelShape(*feature.shape[-2:]) for feature in features)
+
+
+def per_prior(maps: Iterable[Float[Tensor, "B AC h w"]], per_cell: int) -> Float[Tensor, "B N C"]:
+    """Predictions of all levels, one row per prior, in the order of the priors.
+
+    Args:
+        maps: By level, A times C channels: those of a prior together.
+        per_cell: A.
+    """
+    rows = []
+    for prediction in maps:
+        count, channels, height, width = prediction.shape
+        cells = prediction.permute(0, 2, 3, 1)
+        rows.append(cells.reshape(count, height * width * per_cell, channels // per_cell))
+    return torch.cat(rows, dim=1)
+
+
+# -------------------------------------------------------------------------------------------------- checks
+
+
+def shared_channels(in_features: tuple[FeatureSpec, ...]) -> int:
+    """The number of channels that all levels have.
+
+    Raises:
+        ValueError: They differ, or there is no level.
+    """
+    channels = {feature.channels for feature in in_features}
+    if len(channels) != 1:
+        raise ValueError(
+            "the head is shared by all levels, so they need the same number of channels; got "
+            f"{[f.channels for f in in_features]}; put a neck such as FPN before it"
+        )
+    return channels.pop()
+
+
+def shared_per_cell(generator: PriorGenerator, in_features: tuple[FeatureSpec, ...]) -> int:
+    """The number of priors in a cell of every level.
+
+    Raises:
+        ValueError: It differs between levels, or the generator was made for another number of levels.
+    """
+    per_cell = generator.num_per_cell
+    if len(per_cell) != len(in_features):
+        raise ValueError(
+            f"prior_generator makes priors for {len(per_cell)} levels, the pyramid has {len(in_features)}; "
+            "leave out its strides: the head supplies those of the pyramid"
+        )
+    if len(set(per_cell)) != 1:
+        raise ValueError(
+            f"the head is shared by all levels, so they need as many priors per cell; got {per_cell}"
+        )
+    return per_cell[0]
+
+
+def compares_boxes(loss_bbox: BoxLoss, reg_decoded_bbox: bool | None) -> bool:
+    """Whether a box loss gets decoded boxes rather than codes.
+
+    Args:
+        loss_bbox: The loss.
+        reg_decoded_bbox: What was asked for; None means as the loss works.
+
+    Raises:
+        ValueError: A loss that works on boxes should get codes.
+    """
+    if reg_decoded_bbox is None:
+        return loss_bbox.space == "boxes"
+    if loss_bbox.space == "boxes" and not reg_decoded_bbox:
+        raise ValueError(
+            f"reg_decoded_bbox should not be false with {type(loss_bbox).__name__}, which works on boxes; "
+            "leave it out"
+        )
+    return reg_decoded_bbox
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+@torch.no_grad()
+def predictions(output: DenseOutput, priors: Priors, coder: BBoxCoder) -> Predictions:
+    """Logits and decoded boxes of all priors, without gradients and not clipped."""
+    return Predictions(output.logits.detach(), coder.decode(priors, output.codes.detach()))
+
+
+def match(
+    assigner: Assigner,
+    output: DenseOutput,
+    priors: Priors,
+    targets: Targets,
+    batch: ImageBatch,
+    coder: BBoxCoder,
+    allowed_border: float | None = None,
+) -> Assignment:
+    """The assigner's answer; boxes are decoded only for an assigner that looks at predictions.
+
+    Args:
+        assigner: Which ground truth each prior answers for.
+        output: The network's.
+        priors: All of them.
+        targets: Ground truth.
+        batch: The images.
+        coder: Decodes the predictions.
+        allowed_border: See :func:`~detcore.targets.usable`.
+    """
+    seen = predictions(output, priors, coder) if assigner.needs & {"logits", "boxes"} else None
+    return assigner.assign(usable(priors, batch, allowed_border), targets, seen, batch)
+
+
+def sample(
+    sampler: Sampler,
+    assignment: Assignment,
+    output: DenseOutput,
+    priors: Priors,
+    targets: Targets,
+    *,
+    coder: BBoxCoder,
+    loss_cls: ClassificationLoss,
+    num_classes: int,
+) -> Sample:
+    """The sampler's choice; losses and boxes are computed only for a sampler that asks for them.
+
+    Args:
+        sampler: Chooses among the assigned priors.
+        assignment: What it chooses from.
+        output: The network's.
+        priors: All of them.
+        targets: Ground truth.
+        coder: Decodes the predictions.
+        loss_cls: The loss by which a sampler may rank.
+        num_classes: K.
+    """
+
+    @torch.no_grad()
+    def predict() -> SamplingPredictions:
+        logits = output.logits.detach()
+        labels = class_labels(assignment, assignment.positive, targets, num_classes)
+        losses = loss_cls(logits, labels, reduction="none")
+        losses = losses.sum(-1) if losses.dim() > labels.dim() else losses
+        return SamplingPredictions(losses, logits, predictions(output, priors, coder).boxes)
+
+    return sampler.sample(assignment, predict=predict)
+
+
+def classification_loss(
+    loss: ClassificationLoss, logits: Float[Tensor, "B N C"], wanted: DenseTargets, levels: Sequence[int]
+) -> Float[Tensor, ""]:
+    """The loss over all priors; one that is not additive is summed over the levels.
+
+    Args:
+        loss: The loss.
+        logits: Of all priors.
+        wanted: Their labels and weights, and the divisor.
+        levels: Priors per level.
+    """
+    whole = (logits, wanted.labels, wanted.weights)
+    pieces = (
+        [whole] if loss.additive else zip(*(tensor.split(list(levels), 1) for tensor in whole), strict=True)
+    )
+    terms = [
+        loss(logits.flatten(0, 1), labels.flatten(), weight=weights.flatten(), avg_factor=wanted.count)
+        for logits, labels, weights in pieces
+    ]
+    return torch.stack(terms).sum()
+
+
+def box_loss(
+    loss: BoxLoss,
+    codes: Float[Tensor, "B N D"],
+    priors: Priors,
+    chosen: Positives,
+    coder: BBoxCoder,
+    avg_factor: Tensor | float,
+    *,
+    on_boxes: bool,
+    weight: Float[Tensor, "P"] | None = None,
+) -> Float[Tensor, ""]:
+    """The loss of the positives' codes or of the boxes that they mean; without any 0, connected to ``codes``.
+
+    Args:
+        loss: The loss.
+        codes: Of all priors.
+        priors: All of them.
+        chosen: The positives.
+        coder: Encodes the targets, or decodes the predictions.
+        avg_factor: Divisor.
+        on_boxes: Whether the loss gets boxes; see :func:`compares_boxes`.
+        weight: Of each positive; that of the sample where None.
+    """
+    own, anchors = chosen.gather(codes), priors.gather(chosen.prior, chosen.image)
+    weight = chosen.weight if weight is None else weight
+    if on_boxes:
+        pred, target = coder.decode(anchors, own), chosen.boxes
+    else:
+        pred, (target, code_weights) = own, coder.encode(anchors, chosen.boxes)
+        if code_weights is not None:
+            weight = code_weights if weight is None else code_weights * weight[:, None]
+    return loss(pred, target, weight=weight, avg_factor=avg_factor)  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------------------------------------- prediction
+
+
+def detect(
+    postprocess: Postprocess,
+    scores: Float[Tensor, "B N K"],
+    output: DenseOutput,
+    priors: Priors,
+    batch: ImageBatch,
+    coder: BBoxCoder,
+    factors: Float[Tensor, "B N"] | None = None,
+) -> Detections:
+    """Detections, with only the chosen candidates decoded.
+
+    Args:
+        postprocess: Chooses candidates and suppresses duplicates.
+        scores: Probabilities of the classes.
+        output: The network's.
+        priors: All of them.
+        batch: The images; boxes are clipped to their true sizes.
+        coder: Decodes.
+        factors: Multiplied to the scores after the choice of candidates.
+    """
+
+    def decode(prior: Int[Tensor, "B T"], label: Int[Tensor, "B T"]) -> Float[Tensor, "B T 4"]:
+        codes = output.codes.gather(1, prior[..., None].expand(-1, -1, output.codes.shape[-1]))
+        return coder.decode(priors.gather(prior), codes, batch.sizes)
+
+    return postprocess(scores, decode, batch, levels=level_counts(priors), factors=factors)
+
+
+def level_counts(priors: Priors) -> list[int]:
+    """The number of priors of each level."""
+    return [level.count for level in priors.levels]
