@@ -58,9 +58,12 @@ def check(assignment, targets, outputs):
     )
 
 
+@pytest.mark.parametrize("tiled", [False, True], ids=["dense", "tiled"])
 @pytest.mark.parametrize("case", cases("MaxIoUAssigner", lambda c: not given_overlaps(c)))
-def test_max_iou(case):
+def test_max_iou(case, tiled):
     priors, targets = structures(read(case, "inputs"))
+    if tiled:  # the shapes of the grids are not recorded; any gives the same
+        priors = priors.replace(levels=(PriorLevel(1, len(priors), 1, (1.0, 1.0)),))
     check(maxiou(case).assign(priors, targets), targets, read(case, "outputs"))
 
 

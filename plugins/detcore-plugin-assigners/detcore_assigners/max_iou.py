@@ -22,6 +22,7 @@ from detcore.structures import (
 )
 from detcore_assigners.overlaps import Best, DenseSearch, OverlapSearch
 from detcore_assigners.regions import ignored_priors
+from detcore_assigners.tiles import TileSearch
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[float, Field(gt=0, le=1)]
@@ -108,6 +109,9 @@ class MaxIoUAssigner(Assigner):
         # what takes no part becomes a box of zeros, which overlaps with nothing: no B x M x N mask is needed
         rows = torch.where(matchable[..., None], targets.boxes.float(), 0.0)
         boxes = torch.where(part[..., None], priors.boxes.float(), 0.0)
+        described = sum(level.count for level in priors.levels) == len(priors)
+        if described and not torch.compiler.is_compiling():
+            return self.decide(TileSearch(rows, boxes, priors.levels), matchable, part)
         return self.decide(DenseSearch.of_boxes(rows, boxes), matchable, part)
 
     @torch.no_grad()
@@ -147,14 +151,18 @@ class MaxIoUAssigner(Assigner):
     ) -> Int[Tensor, "B N"]:
         """The last ground truth that takes each prior in step 3, or -1."""
         claims = matchable & (best.row_iou >= self.min_pos_iou)
-        if not self.match_without_overlap:
-            claims = claims & (best.row_iou > 0)
-        if self.gt_max_assign_all:
-            return search.last_attaining(best.row_iou, claims)
-        found = torch.full_like(best.prior_row, -1)
-        if part.shape[1] == 0:
-            return found
-        first = part.to(torch.int8).argmax(dim=1, keepdim=True)
-        prior = torch.where(best.row_iou > 0, best.row_prior, first)
+        touching = claims & (best.row_iou > 0)
         row = torch.arange(claims.shape[1], device=claims.device).expand_as(claims)
-        return found.scatter_reduce(1, prior, row.masked_fill(~claims, -1), "amax")
+        if self.gt_max_assign_all:
+            found = search.last_attaining(best.row_iou, touching)
+        else:
+            images, count = part.shape
+            found = torch.full((images, count + 1), -1, dtype=torch.int64, device=part.device)
+            prior = search.first_priors(best.row_iou)
+            found = found.scatter_reduce(1, prior, row.masked_fill(~touching, -1), "amax")[:, :count]
+        if self.match_without_overlap:
+            # what overlaps nothing overlaps all priors equally
+            last = row.masked_fill(~claims | touching, -1).amax(dim=1, keepdim=True)
+            taken = part if self.gt_max_assign_all else part & (part.cumsum(dim=1) == 1)
+            found = torch.where(taken, torch.maximum(found, last), found)
+        return found

@@ -24,19 +24,17 @@ Divisor = Literal["union", "prior", "row"]
 
 
 class Best(NamedTuple):
-    """The best overlaps of both sides; among equals the first.
+    """The best overlaps of both sides.
 
     Args:
-        prior_iou: Best overlap of each prior with any row [B, N].
-        prior_row: The row that attains it [B, N].
-        row_iou: Best overlap of each row with any prior [B, M]; -1 where there are no priors.
-        row_prior: The prior that attains it [B, M].
+        prior_iou: Best overlap of each prior with any row.
+        prior_row: The first row that attains it.
+        row_iou: Best overlap of each row with any prior; -1 where there are no priors.
     """
 
     prior_iou: Float[Tensor, "B N"]
     prior_row: Int[Tensor, "B N"]
     row_iou: Float[Tensor, "B M"]
-    row_prior: Int[Tensor, "B M"]
 
 
 class OverlapSearch(Protocol):
@@ -46,7 +44,10 @@ class OverlapSearch(Protocol):
         """The best overlaps of both sides."""
 
     def last_attaining(self, wanted: Float[Tensor, "B M"], rows: Bool[Tensor, "B M"]) -> Int[Tensor, "B N"]:
-        """For each prior the last of ``rows`` whose overlap with it is exactly ``wanted``, or -1."""
+        """For each prior the last of ``rows`` whose overlap with it is exactly ``wanted`` (over 0), or -1."""
+
+    def first_priors(self, wanted: Float[Tensor, "B M"]) -> Int[Tensor, "B M"]:
+        """For each row the first prior whose overlap with it is exactly ``wanted`` (over 0), or N."""
 
 
 class BoxOverlaps:
@@ -121,14 +122,11 @@ class DenseSearch:
         prior_iou = self.like.new_zeros(images, self.num_priors)
         prior_row = torch.zeros_like(prior_iou, dtype=torch.int64)
         row_iou = torch.full_like(self.like, -1)
-        row_prior = torch.zeros_like(row_iou, dtype=torch.int64)
         for start, stop in self._slices():
             chunk = self.overlaps(start, stop)
             prior_iou[:, start:stop], prior_row[:, start:stop] = chunk.max(dim=1)
-            iou, prior = chunk.max(dim=2)
-            row_prior = torch.where(iou > row_iou, prior + start, row_prior)
-            row_iou = torch.maximum(iou, row_iou)
-        return Best(prior_iou, prior_row, row_iou, row_prior)
+            row_iou = torch.maximum(row_iou, chunk.amax(dim=2))
+        return Best(prior_iou, prior_row, row_iou)
 
     def last_attaining(self, wanted: Float[Tensor, "B M"], rows: Bool[Tensor, "B M"]) -> Int[Tensor, "B N"]:
         """See :class:`OverlapSearch`."""
@@ -140,6 +138,16 @@ class DenseSearch:
             attained = self.overlaps(start, stop) == wanted
             found[:, start:stop] = torch.where(attained, index, -1).amax(dim=1)
         return found
+
+    def first_priors(self, wanted: Float[Tensor, "B M"]) -> Int[Tensor, "B M"]:
+        """See :class:`OverlapSearch`."""
+        first = torch.full_like(wanted, self.num_priors, dtype=torch.int64)
+        index = torch.arange(self.num_priors, device=wanted.device)
+        for start, stop in self._slices():
+            attained = self.overlaps(start, stop) == wanted[..., None]
+            found = torch.where(attained, index[start:stop], self.num_priors).amin(dim=2)
+            first = torch.minimum(first, found)
+        return first
 
     def _slices(self) -> list[tuple[int, int]]:
         return slices(self.num_priors, self.like.numel())
