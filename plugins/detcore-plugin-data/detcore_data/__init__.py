@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from detcore_data.ground_truth import records_of
     from detcore_data.kitti import KittiDataset
     from detcore_data.multi_scale_resize import MultiScaleResize
+    from detcore_data.pad import Pad
     from detcore_data.photometric_distortion import PhotometricDistortion
     from detcore_data.random_flip import RandomFlip
     from detcore_data.records import Records
@@ -27,6 +28,7 @@ __all__ = [
     "ExampleBatch",
     "KittiDataset",
     "MultiScaleResize",
+    "Pad",
     "PhotometricDistortion",
     "RandomFlip",
     "Records",
@@ -45,6 +47,7 @@ _MODULES = {
     "ExampleBatch": "batch",
     "KittiDataset": "kitti",
     "MultiScaleResize": "multi_scale_resize",
+    "Pad": "pad",
     "PhotometricDistortion": "photometric_distortion",
     "RandomFlip": "random_flip",
     "Records": "records",

@@ -73,8 +73,22 @@ def apply_policy(records: Records, policy: Policy) -> tuple[Records, int, int]:
     return kept, int(degenerate.sum()), int(outside.sum())
 
 
-def report(source: str, counts: Counts, policy: Policy) -> None:
-    """One warning where annotations were left out or will be cut off."""
+def format_hint(records: Records, outside: int) -> str:
+    """What the boxes look like instead, where they look like another format; else nothing."""
+    boxes = records.annotations.boxes
+    if len(boxes) and boxes.abs().max() <= 1:
+        return "every coordinate is at most 1: are they fractions of the image size? Pixels are expected"
+    if outside > len(boxes) // 10:
+        ordered = (boxes[:, 2:] > boxes[:, :2]).double().mean()
+        if ordered > 0.99:
+            return (
+                "many boxes reach out of their image: are they x1, y1, x2, y2? Here x, y, w, h are expected"
+            )
+    return ""
+
+
+def report(source: str, counts: Counts, policy: Policy, hint: str = "") -> None:
+    """One warning where annotations were left out or will be cut off, or are of another format it seems."""
     done = {"clip": "cut off", "drop": "left out", "error": ""}[policy]
     parts = [
         f"{counts.degenerate} boxes without extent inside their image (left out)"
@@ -86,6 +100,8 @@ def report(source: str, counts: Counts, policy: Policy) -> None:
     if any(parts):
         found = "; ".join(part for part in parts if part)
         logger.warning("%s: %s; policy='error' names the first of them", source, found)
+    if hint:
+        logger.warning("%s: %s", source, hint)
 
 
 def _first_bad(records: Records, bad: Tensor, degenerate: Tensor) -> str:

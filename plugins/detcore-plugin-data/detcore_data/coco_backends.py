@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -15,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from detcore.structures import ImageDetections
 from detcore_data.records import Records
+from detcore_data.segmentations import quietly
 
 Backend: TypeAlias = Literal["pycocotools", "faster_coco_eval"]
 Size: TypeAlias = Literal["all", "small", "medium", "large"]
@@ -127,7 +129,8 @@ def _pycocotools(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # it prints its progress
+        warnings.simplefilter("ignore", DeprecationWarning)
         sides = []
         for data in (truth, detections):
             side = COCO()
@@ -193,7 +196,7 @@ def _detections(found: Mapping[int, ImageDetections], known: set[int], iou_type:
             row |= (
                 {"area": box[2] * box[3]}
                 if mask is None
-                else {"segmentation": mask, "area": coco_mask.area(mask)}
+                else {"segmentation": mask, "area": float(quietly(coco_mask.area, mask))}
             )
             rows.append({**row, "id": len(rows) + 1})
     return rows
@@ -203,4 +206,4 @@ def _encode(item: ImageDetections) -> list[Any]:
     if item.masks is None or not len(item):
         return []
     dense = item.masks.to(torch.uint8).permute(1, 2, 0).numpy()
-    return coco_mask.encode(np.asfortranarray(dense))  # type: ignore[no-any-return]
+    return quietly(coco_mask.encode, np.asfortranarray(dense))  # type: ignore[no-any-return]

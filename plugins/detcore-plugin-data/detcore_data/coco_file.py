@@ -155,7 +155,10 @@ def _annotations(table: _Table, labels: np.ndarray, kept: np.ndarray) -> Annotat
 
 
 def _segmentations(path: Path, rows: Rows) -> Segmentations:
-    segmentations, has_mask = Segmentations.parse([row.get("segmentation") for row in rows])
+    try:
+        segmentations, has_mask = Segmentations.parse([row.get("segmentation") for row in rows])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     if not has_mask.all():
         row = rows[int(np.flatnonzero(~has_mask)[0])]
         raise DataError(

@@ -119,7 +119,7 @@ class CocoMetric(Metric):
         return numbers
 
     def per_class(self) -> dict[str, dict[str, float | None]]:
-        """The same numbers for each class, by its name; of boxes, or of masks where only they are compared."""
+        """The same numbers for each class, by its name; of boxes, or of masks where only they count."""
         evaluation = next(iter(self._evaluate().values()))
         names = self._started().class_map.names
         return {name: _summary(evaluation, label) for label, name in enumerate(names)}

@@ -27,7 +27,7 @@ class EpochSeeded(torch.utils.data.Dataset[Example]):
         self.dataset = dataset
         self.seed = seed
         # In shared memory, so that workers that outlive an epoch (persistent_workers=True) see the next one.
-        self._epoch = torch.tensor([epoch], dtype=torch.int64).share_memory_()
+        self._epoch = torch.tensor([epoch], dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property
     def class_map(self) -> ClassMap:

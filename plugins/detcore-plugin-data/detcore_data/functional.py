@@ -103,9 +103,40 @@ def flip(example: Example, x: bool, y: bool) -> Example:
     return cast(Example, {**example, **changes})
 
 
+def pad(example: Example, size: Size, value: tuple[int, int, int] = (0, 0, 0)) -> Example:
+    """The example with pixels added at the right and the bottom.
+
+    Args:
+        example: Left as it is.
+        size: New (h, w) in pixels, not smaller than the image.
+        value: Red, green and blue of the new pixels.
+    """
+    height, width = example["image"].shape[-2:]
+    image = torch.tensor(value, dtype=torch.uint8).expand(*size, 3).contiguous().permute(2, 0, 1)
+    image[:, :height, :width] = example["image"].as_subclass(Tensor)
+    geometry = example["geometry"]
+    # undoing a flip starts from the far side, which has moved
+    origin = (
+        geometry.origin[0] - (size[1] - width) * geometry.flip[0],
+        geometry.origin[1] - (size[0] - height) * geometry.flip[1],
+    )
+    boxes = example["boxes"].as_subclass(Tensor).clone()
+    changes: dict[str, Any] = {
+        "image": tv_tensors.Image(image),
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+        "geometry": dataclasses.replace(geometry, origin=origin),
+    }
+    if "masks" in example:
+        masks = example["masks"].as_subclass(Tensor)
+        padded = masks.new_zeros((len(masks), *size))
+        padded[:, :height, :width] = masks
+        changes["masks"] = tv_tensors.Mask(padded)
+    return cast(Example, {**example, **changes})
+
+
 def _resize_masks(masks: Tensor, size: Size) -> Tensor:
     if not len(masks):
         return masks.new_zeros((0, *size))
     # torchvision's own kernel for masks is half a pixel off (``nearest`` instead of ``nearest-exact``)
-    scaled = F.resize(masks.to(torch.uint8), list(size), InterpolationMode.NEAREST_EXACT)
+    scaled: Tensor = F.resize(masks.to(torch.uint8), list(size), InterpolationMode.NEAREST_EXACT)
     return scaled.to(masks.dtype)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -64,7 +62,7 @@ def _from_items(dataset: Dataset) -> Records:
         labels.append(item["labels"])
         ignore.append(item["ignore"])
     annotations = Annotations.of(
-        boxes=cast(np.ndarray, torch.cat([*boxes, torch.zeros(0, 4)]).numpy()),
+        boxes=torch.cat([*boxes, torch.zeros(0, 4)]).numpy(),
         labels=torch.cat([*labels, torch.zeros(0, dtype=torch.int64)]).numpy(),
         ignore=torch.cat([*ignore, torch.zeros(0, dtype=torch.bool)]).numpy(),
     )

@@ -125,9 +125,8 @@ def check_inside(source: Path, name: str) -> str:
     Raises:
         DataError: The name is empty, absolute, or leads out of the folder.
     """
-    parts = PurePosixPath(name).parts
-    absolute = name.startswith(("/", "\\")) or bool(PureWindowsPath(name).drive)
-    if not parts or absolute or ".." in parts or ".." in PureWindowsPath(name).parts or "\0" in name:
+    suspicious = not name or name[0] in "/\\" or ".." in name or ":" in name or "\0" in name or name[0] == "."
+    if suspicious and _leads_out(name):
         raise DataError(
             f"{source}: the image path {name!r} leads out of the image folder; make it relative to it"
         )
@@ -137,6 +136,12 @@ def check_inside(source: Path, name: str) -> str:
 def below(root: Path | None, path: Path) -> Path:
     """``path`` relative to ``root``; as it is where there is no root or it is absolute."""
     return path if root is None else root / path
+
+
+def _leads_out(name: str) -> bool:
+    here, on_windows = PurePosixPath(name), PureWindowsPath(name)
+    absolute = name.startswith(("/", "\\")) or bool(on_windows.drive)
+    return not here.parts or absolute or ".." in (*here.parts, *on_windows.parts) or "\0" in name
 
 
 def check_folder(path: Path, parameter: str) -> Path:

@@ -84,8 +84,8 @@ class Annotations:
         """The number of annotations A."""
         return len(self.labels)
 
-    def select(self, index: Tensor) -> Self:
-        """The annotations at ``index`` (positions, or a mask)."""
+    def select(self, index: Tensor | slice) -> Self:
+        """The annotations at ``index`` (positions, a mask, or a range)."""
         return type(self)(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 

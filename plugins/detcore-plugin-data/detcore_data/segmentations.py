@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from detcore.errors import DataError
+
+_FARTHEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Segmentations:
 
         Returns:
             The segmentations, and which entries [S] hold any.
+
+        Raises:
+            DataError: A coordinate is no number, or far beyond any image.
         """
         flat: list[float] = []
         polygon_ends: list[int] = []
@@ -55,10 +61,11 @@ class Segmentations:
                         flat.extend(polygon)
                         polygon_ends.append(len(flat))
             annotation_ends.append(len(polygon_ends))
+        coordinates = _numbers(flat)
         ends = np.array(annotation_ends, dtype=np.int64)
         has_mask = np.diff(ends, prepend=0) > 0
         has_mask[list(runs)] = True
-        packed = cls(np.array(flat, dtype=np.float64), np.array(polygon_ends, dtype=np.int64), ends, runs)
+        packed = cls(coordinates, np.array(polygon_ends, dtype=np.int64), ends, runs)
         return packed, has_mask
 
     def polygons(self, index: int) -> list[np.ndarray]:
@@ -70,14 +77,30 @@ class Segmentations:
 
     def encode(self, index: int, size: tuple[int, int]) -> dict[str, Any]:
         """One annotation's mask as compressed run lengths, for an image of (h, w)."""
+        if index in self.runs:
+            return _encode(self.dense(index, size))
+        polygons = [polygon.tolist() for polygon in self.polygons(index)]
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))  # type: ignore[no-any-return]
+
+    def dense(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        """One annotation's mask [h, w] of 0 and 1, for an image of (h, w).
+
+        Raises:
+            DataError: A run length is of another size than the image, or damaged.
+        """
         run = self.runs.get(index)
         if run is None:
-            polygons = [polygon.tolist() for polygon in self.polygons(index)]
-            return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))  # type: ignore[no-any-return]
-        if isinstance(run["counts"], list):
-            return coco_mask.frPyObjects(dict(run), *run["size"])  # type: ignore[no-any-return]
-        counts = run["counts"]
-        return {"size": list(run["size"]), "counts": counts.encode() if isinstance(counts, str) else counts}
+            return quietly(coco_mask.decode, self.encode(index, size))  # type: ignore[no-any-return]
+        if tuple(run["size"]) != size:
+            raise DataError(f"a mask of size (h, w) {tuple(run['size'])} in an image of {size}")
+        try:
+            counts = np.array(_counts(run["counts"]), dtype=np.int64)
+        except (TypeError, ValueError, OverflowError) as cause:
+            raise DataError(f"a mask's run lengths are damaged ({cause})") from cause
+        if (counts < 0).any() or counts.sum() != size[0] * size[1]:
+            found = f"they cover {counts.sum()} of {size[0] * size[1]} pixels"
+            raise DataError(f"a mask's run lengths are damaged ({found})")
+        return np.repeat(np.arange(len(counts)) % 2, counts).reshape(size[::-1]).T.astype(np.uint8)
 
     def decode(self, indices: Sequence[int], size: tuple[int, int], where: str) -> Bool[Tensor, "n h w"]:
         """Dense masks of some annotations of one image.
@@ -90,16 +113,62 @@ class Segmentations:
         Raises:
             DataError: A run length is of another size than the image, or damaged.
         """
-        if not len(indices):
-            return torch.zeros((0, *size), dtype=torch.bool)
-        encoded = []
-        for index in indices:
-            run = self.encode(int(index), size)
-            if tuple(run["size"]) != size:
-                raise DataError(f"{where}: a mask of size (h, w) {tuple(run['size'])} in an image of {size}")
-            encoded.append(run)
-        dense = coco_mask.decode(encoded)
-        return torch.from_numpy(np.ascontiguousarray(dense.transpose(2, 0, 1))).bool()
+        masks = torch.zeros((len(indices), *size), dtype=torch.bool)
+        try:
+            for mask, index in zip(masks, indices, strict=True):
+                mask.copy_(torch.from_numpy(self.dense(index, size)))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        return masks
+
+
+def _encode(dense: np.ndarray) -> dict[str, Any]:
+    return quietly(coco_mask.encode, np.asfortranarray(dense))  # type: ignore[no-any-return]
+
+
+def _counts(value: Any) -> list[int]:
+    """Run lengths, alternately of 0 and 1, from a list or from COCO's text.
+
+    In the text, a character minus 48 holds five bits of a number, the lowest ones first, and whether there
+    are more. The last of them has the sign; from the fourth number on, differences to the last but one are
+    stored.
+    """
+    if isinstance(value, list):
+        if not all(type(count) is int for count in value):
+            raise ValueError("a length is no integer")
+        return value
+    counts: list[int] = []
+    number = bits = 0
+    for byte in value.encode("ascii"):
+        chunk = byte - 48
+        if not 0 <= chunk < 64:
+            raise ValueError(f"unexpected character {chr(byte)!r}")
+        number |= (chunk & 31) << bits
+        bits += 5
+        if not chunk & 32:
+            number -= (chunk >> 4) << bits
+            counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+            number = bits = 0
+    if bits:
+        raise ValueError("the text ends within a number")
+    return counts
+
+
+def quietly(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls pycocotools without its warnings about numpy's future, which its users can do nothing about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return function(*arguments)
+
+
+def _numbers(values: list[Any]) -> np.ndarray:
+    try:
+        coordinates = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as cause:
+        raise DataError(f"a polygon has a coordinate that is no number ({cause})") from cause
+    if not (np.abs(coordinates) < _FARTHEST).all():  # pycocotools walks along the outline pixel by pixel
+        raise DataError(f"a polygon has a coordinate beyond +-{_FARTHEST:g} pixels, or one that is no number")
+    return coordinates
 
 
 def _is_polygon(value: Any) -> bool:
@@ -107,4 +176,5 @@ def _is_polygon(value: Any) -> bool:
 
 
 def _is_run(value: Mapping[str, Any]) -> bool:
-    return "counts" in value and isinstance(value.get("size"), list) and len(value["size"]) == 2
+    size = value.get("size")
+    return isinstance(value.get("counts"), (list, str)) and isinstance(size, list) and len(size) == 2

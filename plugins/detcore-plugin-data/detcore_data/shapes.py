@@ -141,7 +141,7 @@ class _Artist:
         return image, objects
 
     def _object(self, others: list[Polygon]) -> tuple[int, Polygon | None]:
-        """A shape and its outline, where it hides no other one by more than half; None if it finds no place."""
+        """A shape and its outline, where it hides no other by more than half; None if it finds no place."""
         shape = int(self.random.randint(len(SHAPES)))
         points = _POINTS[SHAPES[shape]]
         for _ in range(10):

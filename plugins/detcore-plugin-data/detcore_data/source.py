@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from detcore.errors import DataError
 from detcore.interfaces import Example, Transform
 from detcore.structures import ImageGeometry
-from detcore_data.checks import Counts, Policy, apply_policy, report
+from detcore_data.checks import Counts, Policy, apply_policy, format_hint, report
 from detcore_data.images import ImageReader
 from detcore_data.records import ImageRecord, Records, clip_to_image
 
@@ -44,7 +44,11 @@ class ExampleSource:
         filter_empty: bool,
         counts: Counts,
     ) -> None:
-        records, degenerate, outside = apply_policy(records, policy)
+        if policy == "error" and counts.dangling:
+            found = f"{counts.dangling} annotations of images that are not listed"
+            raise DataError(f"{records.source}: {found}; correct the file, or choose policy='clip' or 'drop'")
+        every = records
+        records, degenerate, outside = apply_policy(every, policy)
         occupied = torch.bincount(records.image_of[~records.annotations.ignore], minlength=len(records)) > 0
         empty = int((~occupied).sum())
         if filter_empty and empty:
@@ -55,7 +59,7 @@ class ExampleSource:
             left_out = f", after filter_empty left out {empty} without objects" if filter_empty else ""
             raise DataError(f"{records.source}: there is no image{left_out}")
         self._check_folder()
-        report(records.source, self.counts, policy)
+        report(records.source, self.counts, policy, format_hint(every, outside))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -76,7 +80,7 @@ class ExampleSource:
 
     def _example(self, record: ImageRecord, image: tv_tensors.Image) -> Example:
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        annotations = self.records.annotations.select(slice(record.rows.start, record.rows.stop))
+        annotations = self.records.annotations.select(record.rows)
         boxes, has_extent = clip_to_image(annotations.boxes, torch.tensor(size).expand(len(annotations), 2))
         path = str(self.reader.path(record.file))
         if record.size is None and not has_extent.all():  # else it was checked when the annotations were read
