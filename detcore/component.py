@@ -34,6 +34,7 @@ from detcore.signature import Parameter, check_definition, short, signature_of, 
 __all__ = ["Component", "Part", "Spec", "arguments_of", "live_part", "make", "walk", "wired"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)  # a Spec[FPN] is a Spec[Neck]
 P = ParamSpec("P")
 
 _STATE = "_detcore_construction"
@@ -41,7 +42,7 @@ _STATE = "_detcore_construction"
 INTERFACE_MARK = "x-detcore-interface"
 
 
-class Spec(Generic[T]):
+class Spec(Generic[T_co]):
     """A validated, frozen recipe for one component; made by ``Cls.spec(...)``.
 
     Args:
@@ -55,11 +56,11 @@ class Spec(Generic[T]):
     __slots__ = ("__weakref__", "_owner", "params", "type")
     is_spec_class: ClassVar[bool] = True
 
-    type: builtins.type[T]
+    type: builtins.type[T_co]
     params: Mapping[str, Any]
     _owner: weakref.ref[Any] | None
 
-    def __init__(self, type: builtins.type[T], params: Mapping[str, Any]) -> None:
+    def __init__(self, type: builtins.type[T_co], params: Mapping[str, Any]) -> None:
         if getattr(type, "__abstractmethods__", None):
             missing = ", ".join(sorted(type.__abstractmethods__))  # type: ignore[attr-defined]
             raise ConfigError(f"{type.__name__} is an interface, not a component (abstract: {missing})")
@@ -68,7 +69,7 @@ class Spec(Generic[T]):
         object.__setattr__(self, "params", MappingProxyType(values))
         object.__setattr__(self, "_owner", None)
 
-    def build(self, **supplied: Any) -> T:
+    def build(self, **supplied: Any) -> T_co:
         """Makes the component.
 
         Args:
@@ -86,7 +87,7 @@ class Spec(Generic[T]):
             self._claim(built)
         return built
 
-    def replace(self, **changes: Any) -> Spec[T]:
+    def replace(self, **changes: Any) -> Spec[T_co]:
         """A spec with some arguments changed."""
         return Spec(self.type, {**self.params, **changes})
 
@@ -98,8 +99,11 @@ class Spec(Generic[T]):
         }
         return {**free, **self.params}
 
+    def _has_owner(self) -> bool:
+        return self._owner is not None and self._owner() is not None
+
     def _check_single_owner(self) -> None:
-        if self._owner is not None and self._owner() is not None:
+        if self._has_owner():
             raise ConfigError(
                 f"{self!r} holds an instance and was built before; an instance belongs to one owner only: "
                 "give the inner part as a spec too, or make a second spec"
@@ -135,7 +139,7 @@ class Spec(Generic[T]):
     def __reduce__(self) -> tuple[Any, ...]:
         return Spec, (self.type, dict(self.params))
 
-    def __copy__(self) -> Spec[T]:
+    def __copy__(self) -> Spec[T_co]:
         return self
 
     @classmethod
@@ -485,6 +489,8 @@ def _brief(value: Any) -> str:
 def _try_the_rest(values: Any, path: str, collector: _Collector) -> None:
     """Builds the specs that were never reached because something failed before, where no owner is needed."""
     for where, spec in _specs_in(values, path):
+        if spec._has_owner():
+            continue
         parameters = signature_of(spec.type).parameters.values()
         needs_owner = any(p.wired and p.required and p.name not in spec.params for p in parameters)
         if where not in collector.attempted and not needs_owner:
