@@ -36,6 +36,8 @@ class RandomSampler(Sampler):
             -1: no limit.
     """
 
+    num: int  # the interface leaves open whether there is one
+
     def __init__(
         self,
         *,
