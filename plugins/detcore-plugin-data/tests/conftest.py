@@ -76,7 +76,7 @@ def random_dataset() -> Dataset:
 
 
 class Coco:
-    """Writes a small COCO dataset: images of 40 x 30 (w x h), and a file that can be bent before it is written."""
+    """A small COCO dataset: images of 40 x 30 (w x h), and content that can be bent before it is written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.images = folder, folder / "images"
