@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from detcore import registry as registry
     from detcore.component import Component, Part, Spec, make, wired
-    from detcore.detectors import ImagePreprocessor, SingleStageDetector
+    from detcore.detectors import ImagePreprocessor, SingleStageDetector, TwoStageDetector
     from detcore.errors import (
         BrokenPluginError,
         CheckpointError,
@@ -48,6 +48,7 @@ _HOME = {
     "SingleStageDetector": "detectors",
     "Spec": "component",
     "Targets": "structures",
+    "TwoStageDetector": "detectors",
     "UnknownComponentError": "errors",
     "build": "serialize",
     "dump": "serialize",

@@ -2,5 +2,6 @@
 
 from detcore.detectors.preprocessor import ImagePreprocessor
 from detcore.detectors.single_stage import SingleStageDetector
+from detcore.detectors.two_stage import TwoStageDetector
 
-__all__ = ["ImagePreprocessor", "SingleStageDetector"]
+__all__ = ["ImagePreprocessor", "SingleStageDetector", "TwoStageDetector"]

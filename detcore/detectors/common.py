@@ -26,7 +26,9 @@ def check_class_map(class_map: ClassMap, num_classes: int) -> ClassMap:
         DataError: It has not.
     """
     if len(class_map) != num_classes:
-        raise DataError(f"the class map has {len(class_map)} classes, the detector {num_classes}: {class_map.names}")
+        raise DataError(
+            f"the class map has {len(class_map)} classes, the detector {num_classes}: {class_map.names}"
+        )
     return class_map
 
 
@@ -59,9 +61,18 @@ def as_targets(
 def _check_labels(index: int, image: Mapping[str, Any], num_classes: int) -> None:
     labels = torch.as_tensor(image.get("labels", ()))
     if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
-        raise DataError(
-            f"targets[{index}]: labels should be 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}"
-        )
+        found = f"{int(labels.min())}..{int(labels.max())}"
+        raise DataError(f"targets[{index}]: labels should be 0..{num_classes - 1}, got {found}")
+
+
+def class_agnostic(targets: Targets) -> Targets:
+    """The same objects, all of class 0."""
+    return targets.replace(labels=torch.zeros_like(targets.labels))
+
+
+def merged(prefix: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of both; the names of ``first`` that ``second`` has too get the prefix."""
+    return {**{f"{prefix}{name}" if name in second else name: x for name, x in first.items()}, **second}
 
 
 def tell_progress(detector: Component, epoch: int, step: int) -> None:

@@ -32,15 +32,17 @@ class Sampler(Component):
 
     Ground truths that take part as proposals are prepended by the owner, before sampling.
 
-    Invariants: a sampled positive is positive in the assignment, a negative negative; an image's sample depends
-    on that image and its generator only.
+    Invariants: a sampled positive is positive in the assignment, a negative negative; an image's sample
+    depends on that image and its generator only.
     """
 
     kind: ClassVar[str] = "samplers"
 
-    #: Whether it may leave assigned priors out. Losses over a subsample are averaged over all of it, losses over
-    #: everything over the positives only.
+    #: Whether it may leave assigned priors out. Losses over a subsample are averaged over all of it, losses
+    #: over everything over the positives only.
     subsamples: ClassVar[bool] = True
+    #: Most priors of an image that it takes; None where there is no such number.
+    num: int | None = None
 
     @abstractmethod
     def sample(
