@@ -322,16 +322,13 @@ def _path_of(line: Any, given: Mapping[str, Any]) -> str:
     """Where in the given values the error is; pydantic's location also names the branches of unions."""
     path: list[Any] = []
     value: Any = given
-    for step in line["loc"]:
-        if isinstance(value, Mapping) and step in value:
+    absent = line["loc"][-1:] if line["type"] == "missing" else ()
+    for step in line["loc"][: len(line["loc"]) - len(absent)]:
+        is_item = isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value)
+        if is_item or (isinstance(value, Mapping) and step in value):
             path.append(step)
             value = value[step]
-        elif isinstance(value, (list, tuple)) and isinstance(step, int):
-            path.append(step)
-            value = value[step] if step < len(value) else None
-    if line["type"] == "missing":
-        path.append(line["loc"][-1])
-    return join_path(*path)
+    return join_path(*path, *absent)
 
 
 def _merged(path: str, findings: list[_Finding]) -> Problem:

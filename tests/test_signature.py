@@ -183,6 +183,11 @@ def test_defaults_are_those_of_the_signature():
         ({"count": 0}, "count: input should be greater than 0; got 0"),
         ({"bounded": [1]}, "bounded: tuple should have at least 2 items after validation, not 1; got [1]"),
         ({"pair": 3}, "pair: input should be a valid tuple; got 3"),
+        ({"pair": [1]}, "pair.1: is missing"),
+        (
+            {"pair": [1, 2, 3]},
+            "pair: tuple should have at most 2 items after validation, not 3; got [1, 2, 3]",
+        ),
         ({"items": {"a": 1}}, "items: input should be a valid list; got {'a': 1}"),
         ({"table": [1]}, "table: input should be a valid dictionary; got [1]"),
         ({"many": "123"}, "many: input should be a valid tuple; got '123'"),
