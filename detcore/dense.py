@@ -146,7 +146,8 @@ def shared_per_cell(generator: PriorGenerator, in_features: tuple[FeatureSpec, .
         )
     if len(set(per_cell)) != 1:
         raise ValueError(
-            f"the head is shared by all levels, so they need as many priors per cell; got {per_cell}"
+            "the head is shared by all levels, so prior_generator should make as many priors per cell in "
+            f"each; got {per_cell}"
         )
     return per_cell[0]
 
