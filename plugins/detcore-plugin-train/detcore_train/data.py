@@ -131,6 +131,6 @@ def _check_same_classes(train: ClassMap, val: ClassMap) -> None:
     parts += [f"only in the validation set: {', '.join(extra)}"] if extra else []
     detail = "; ".join(parts) or f"ordered {', '.join(train.names)} and {', '.join(val.names)}"
     raise DataError(
-        f"the classes of training and validation set differ ({detail}); give the classes to use, in order, as "
+        f"the classes of training and validation set differ ({detail}); give those to use, in order, as "
         "data.classes"
     )

@@ -13,13 +13,15 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file.", show_default=False),
 ]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read images.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 @hookimpl
 def detcore_add_commands(app: typer.Typer) -> None:
     """Adds ``train``, ``eval``, ``predict`` and ``demo``."""
     app.command("train")(train)
+    app.command("eval")(evaluate)
+    app.command("predict")(predict)
 
 
 def train(
@@ -27,11 +29,13 @@ def train(
         str, typer.Argument(metavar="FILE", help="An experiment (YAML, TOML, JSON) or a recipe's name.")
     ],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.  [default: runs/FILE's name]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME-OF-FILE")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in that folder, if there is one.")
     ] = False,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    accelerator: Device = "auto",
     devices: Annotated[str, typer.Option(help="How many of them on this machine; auto for all.")] = "auto",
     nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
 ) -> None:
@@ -39,3 +43,51 @@ def train(
     from detcore_train.commands.train import run
 
     run(file, overrides or [], out=out, resume=resume, accelerator=accelerator, devices=devices, nodes=nodes)
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run (its best checkpoint).")],
+    file_and_overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE] [KEY=VALUE]...",
+            help="Another experiment than the checkpoint's own, and values over those in it.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON with the numbers.", show_default="CHECKPOINT/evaluation.json")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step.", show_default="the experiment's")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read images.", show_default="the experiment's")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Evaluate a detector on the validation set of an experiment."""
+    from detcore_train.commands.evaluate import run
+
+    run(
+        checkpoint,
+        file_and_overrides or [],
+        out=out,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+    )
+
+
+def predict(
+    images: Annotated[Path, typer.Argument(metavar="IMAGE_OR_FOLDER", help="What to look at.")],
+    model: Annotated[Path, typer.Option(help="A checkpoint, or a run (its best checkpoint).")],
+    out: Annotated[Path, typer.Option(help="Folder for pictures and predictions.json.")],
+    score_thr: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is shown.")] = 0.3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 1,
+    device: Device = "auto",
+) -> None:
+    """Detect objects in images: pictures with boxes, and JSON."""
+    from detcore_train.commands.predict import run
+
+    run(images, model=model, out=out, score_thr=score_thr, batch_size=batch_size, device=device)

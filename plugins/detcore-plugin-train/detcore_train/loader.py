@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from detcore_data import EpochSeeded, ExampleBatch, collate
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from detcore.interfaces import Dataset
 
@@ -155,7 +156,9 @@ class EpochLoader:
 
     def close(self) -> None:
         """Ends the reading processes; the next pass starts new ones."""
-        self._loader._iterator = None
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
 
     # The trainer asks loaders that can continue within an epoch for these; the position is in the run's own
     # state.

@@ -101,7 +101,7 @@ class ToyHead(DenseHead):
         return Losses({"loss_cls": loss_cls, "loss_box": loss_box}, {"positives": count.float()})
 
     def decode(self, output: DenseOutput) -> Tensor:
-        centers, distance = self.centers(output), output.codes.float() * self.stride
+        centers, distance = self.centers(output), output.codes.float().exp() * self.stride
         return torch.cat((centers - distance[..., :2], centers + distance[..., 2:]), -1)
 
     def predict(self, output, batch: ImageBatch) -> Detections:

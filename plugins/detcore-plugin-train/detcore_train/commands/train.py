@@ -8,15 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detcore import config, hooks
+from detcore import hooks
 from detcore.errors import ConfigError
 from detcore.serialize import build
+from detcore_train.commands.common import check_accelerator, read_experiment
 from detcore_train.engine.checkpointing import TrainingInterrupted
 from detcore_train.engine.fit import fit
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import RunFolder
-
-_ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
 
 def run(
@@ -30,8 +29,7 @@ def run(
     nodes: int,
 ) -> None:
     """Trains, and says where everything is; see the command's own help for the arguments."""
-    if accelerator not in _ACCELERATORS:
-        raise ConfigError(f"--accelerator should be one of {', '.join(_ACCELERATORS)}, got {accelerator!r}")
+    accelerator = check_accelerator(accelerator, "--accelerator")
     if devices != "auto" and not (devices.isdigit() and int(devices)):
         raise ConfigError(f"--devices should be a number above 0, or auto; got {devices!r}")
     console = Console()
@@ -66,10 +64,6 @@ def load_experiment(file: str, overrides: Sequence[str]) -> Experiment:
     Raises:
         ConfigError: Something in it is wrong; all of it is reported, before any data is read.
     """
-    loaded = config.load(file, overrides)
-    hooks.manager().hook.detcore_configure(config=loaded.data)
-    if "type" not in loaded.data:
-        loaded.data = {"type": "Experiment", **loaded.data}
-    experiment = build(loaded.data, kind="experiments", title=file)
+    experiment = build(read_experiment(file, overrides), kind=Experiment.kind, title=file)
     hooks.manager().hook.detcore_built(model=experiment.model)
     return experiment  # type: ignore[no-any-return]

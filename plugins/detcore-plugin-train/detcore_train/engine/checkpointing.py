@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,8 +80,13 @@ class Checkpointing(Checkpoint):
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Inside, the first Ctrl-C or SIGTERM asks to stop; the second one stops without saving."""
+        owner = os.getpid()
 
         def ask(number: int, _: Any) -> None:
+            if os.getpid() != owner:  # a reading process that inherited this handler
+                if number == signal.SIGTERM:
+                    os._exit(0)
+                return
             if self.stop:
                 raise KeyboardInterrupt
             self.stop = signal.Signals(number).name

@@ -92,13 +92,13 @@ def fit(
         trainer = _trainer(experiment, folder, callbacks, strategy, accelerator, devices, nodes)
         module.lr_scale = _lr_scale(experiment, trainer, console)
         start = _prepare(experiment, folder, trainer, console, resume=resume)
-        with checkpointing.signals():
-            trainer.fit(
-                module,
-                datamodule=TrainingData(module),
-                ckpt_path=start and str(start.training),
-                weights_only=True,
-            )
+        data = TrainingData(module)
+        try:
+            with checkpointing.signals():
+                ckpt_path = None if start is None else str(start.training)
+                trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        finally:
+            data.close()
     best = (checkpointing.best, checkpointing.best_epoch)
     return FitResult(folder.path, module.values, best, time.perf_counter() - begin)
 
@@ -189,16 +189,23 @@ def _prepare(
         return start
     objects: dict[str, Any] = {}
     config = dump(experiment, objects)
+    _make_absolute(config.get("data"))
     if start is not None:
         _check_same_run(folder, config)
         console.print(f"continuing {folder.path} after {start.step} steps", soft_wrap=True)
     elif folder.checkpoints():
         raise ConfigError(
-            f"{folder.path} already holds a training run; continue it with --resume, or choose another folder "
-            "with --out"
+            f"{folder.path} already holds a training run; continue it with --resume, or choose another "
+            "folder with --out"
         )
     folder.write_experiment(to_yaml(config))
     return start
+
+
+def _make_absolute(data: Any) -> None:
+    """The data's root, wherever the run is looked at from."""
+    if isinstance(data, dict) and isinstance(data.get("root"), str):
+        data["root"] = str(Path(data["root"]).resolve())
 
 
 def _check_same_run(folder: RunFolder, config: Mapping[str, Any]) -> None:

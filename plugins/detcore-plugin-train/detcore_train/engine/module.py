@@ -187,8 +187,8 @@ class TrainingData(LightningDataModule):
         self._loaders.append(self.module.experiment.data.val_loader(shard, pin_memory=pin))
         return self._loaders[-1]
 
-    def teardown(self, stage: str) -> None:
-        """Ends the reading processes."""
+    def close(self) -> None:
+        """Ends the reading processes (``teardown`` would not be called where training stops early)."""
         for loader in self._loaders:
             loader.close()
         self._loaders = []
