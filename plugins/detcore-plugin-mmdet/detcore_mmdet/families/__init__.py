@@ -1,0 +1,1 @@
+"""Translators of MMDetection's components, one module per family, each with a table ``TRANSLATORS``."""

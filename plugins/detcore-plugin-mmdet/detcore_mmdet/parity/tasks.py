@@ -1,0 +1,221 @@
+"""Single components against their goldens: each case's arguments go through ``translate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detcore.errors import ConfigError
+from detcore.serialize import build
+from detcore.structures import Assignment, ImageBatch, Predictions, PriorLevel, Priors, Targets
+from detcore.testing import goldens
+from detcore_mmdet.parity.result import Result
+from detcore_mmdet.translation import translate
+
+#: Families of goldens that are components, and what compares them.
+FAMILIES = ("priors", "coders", "assigners", "samplers", "losses")
+#: What the reference takes per call, and a component here as a parameter.
+_CALL_PARAMETERS = ("max_dis", "eps", "wh_ratio_clip", "ignore_index")
+Case = Mapping[str, Any]
+
+#: Cases that are not to be equal, with the decision.
+DECISIONS = {
+    "assigners.maxiou.neg_list": "neg_iou_thr as a list is a range; the reference leaves no background",
+    "coders.tblr.int_normalizer": "an integer normalizer is a number like any other; the reference raises",
+    "losses.ciou.identical": "0, where the reference gives NaN for equal boxes",
+}
+
+
+def cases_of(family: str) -> list[Case]:
+    """The cases of a family that are about one component."""
+    return [c for c in goldens.task_cases(family) if c["cls"][:1].isupper() and "." not in c["cls"]]
+
+
+def compare_case(case: Case) -> Result:
+    """The comparison of one case.
+
+    Raises:
+        TranslationError: The component does not exist here yet.
+    """
+    config = {"type": case["cls"], **case["args"]}
+    translated = {
+        **translate(config),
+        **{n: v for n, v in case.get("call", {}).items() if n in _CALL_PARAMETERS},
+    }
+    component, result = build(translated), Result()
+    _COMPARISONS[case["family"]](component, case, result)
+    if case["id"] in DECISIONS:
+        result.problems.clear()
+        result.errors.clear()
+    return result
+
+
+# --------------------------------------------------------------------------------------------------- priors
+
+
+def _priors(generator: Any, case: Case, result: Result) -> None:
+    outputs, call = goldens.read(case, "outputs"), case.get("call", {})
+    method = call.get("method")
+    if method is None:
+        if "base_anchors" in outputs:
+            for level, (got, want) in enumerate(
+                zip(generator.base_anchors, outputs["base_anchors"], strict=True)
+            ):
+                result.compare("forward", f"base anchors {level}", got, want, rtol=0)
+        return
+    height, width = call.get("pad_shape", (1, 1))[:2]
+    batch = ImageBatch.of(torch.zeros(1, 3, 1, 1), padded_sizes=[(height, width)])
+    sizes = call.get("featmap_sizes") or [call["featmap_size"]] * len(generator.strides)
+    priors = generator([tuple(size) for size in sizes], batch)
+    if method == "valid_flags":
+        _valid(priors, outputs, result)
+        return
+    if method == "sparse_priors":
+        before = sum(level.count for level in priors.levels[: call["level_idx"]])
+        priors = priors.gather(goldens.read(case, "inputs")["prior_idxs"] + before)
+    rows = priors.boxes if hasattr(generator, "base_anchors") else priors.centers
+    if call.get("with_stride"):
+        rows = torch.cat((rows, priors.strides), -1)
+    if method == "sparse_priors":
+        result.compare("forward", "sparse", rows, outputs["priors"], rtol=0)
+    elif "priors" in outputs:
+        result.compare("forward", "grid", rows, torch.cat(list(outputs["priors"])), rtol=0)
+    else:
+        result.compare("forward", "grid", rows[outputs["sample_idx"]], outputs["sample_rows"], rtol=0)
+
+
+def _valid(priors: Priors, outputs: Mapping[str, Any], result: Result) -> None:
+    valid = torch.ones(1, len(priors), dtype=torch.bool) if priors.valid is None else priors.valid
+    levels = valid[0].split([level.count for level in priors.levels])
+    if "flags" in outputs:
+        wrong = sum(int((got != want).sum()) for got, want in zip(levels, outputs["flags"], strict=True))
+    else:
+        wrong = sum(
+            abs(int(got.sum()) - int(want)) for got, want in zip(levels, outputs["count"], strict=True)
+        )
+    result.count("forward", "valid", wrong, len(priors))
+
+
+# --------------------------------------------------------------------------------------------------- coders
+
+
+def _coders(coder: Any, case: Case, result: Result) -> None:
+    inputs, method = goldens.read(case, "inputs"), case["call"]["method"]
+    boxes = inputs["bboxes"] if "bboxes" in inputs else torch.cat((inputs["points"], inputs["points"]), -1)
+    priors = Priors(boxes, torch.ones(boxes.shape[-2], 2))
+    if "raises" in case:
+        return
+    (want,) = goldens.read(case, "outputs").values()
+    if method == "encode":
+        got, atol = coder.encode(priors, inputs["gt_bboxes"]).values, 1e-5
+    elif method == "decode":
+        codes = inputs["deltas"] if "deltas" in inputs else inputs["distances"]
+        if codes.shape[-1] > 4:  # (N, K * 4) in the reference
+            codes, want = codes.unflatten(-1, (-1, 4)), want.unflatten(-1, (-1, 4))
+            priors = priors.replace(boxes=boxes[:, None])
+        got, atol = coder.decode(priors, codes, _sizes(case["call"].get("max_shape"))), 1e-4
+    else:
+        got = coder.encode(priors, coder.decode(priors, inputs["deltas"])).values
+        atol = 3e-5
+    result.compare("forward", method, got, want, rtol=1e-5, atol=atol)
+
+
+def _sizes(shapes: Any) -> Tensor | None:
+    if shapes is None:
+        return None
+    return torch.tensor([row[:2] for row in shapes] if isinstance(shapes[0], list) else shapes[:2])
+
+
+# ------------------------------------------------------------------------------------ assigners and samplers
+
+
+def _assigners(assigner: Any, case: Case, result: Result) -> None:
+    inputs, outputs = goldens.read(case, "inputs"), goldens.read(case, "outputs")
+    call = case.get("call", {})
+    if call.get("method") == "assign_wrt_overlaps":
+        overlaps = inputs["overlaps"][None]
+        boxes = torch.zeros(overlaps.shape[1], 4)
+        targets = Targets.stack([{"boxes": boxes, "labels": inputs["gt.labels"]}])
+        assignment = assigner.assign_overlaps(overlaps, targets.matchable, (overlaps >= 0).any(dim=1))
+    else:
+        priors, targets = _scene(inputs, call.get("num_level_priors", ()))
+        predictions = None
+        if "pred.scores" in inputs:
+            predictions = Predictions(inputs["pred.scores"][None], inputs["pred.bboxes"][None])
+        assignment = assigner.assign(priors, targets, predictions)
+    state, index = assignment.state[0].long(), assignment.gt_index[0]
+    got = torch.where(state == 1, index + 1, state)
+    result.count("forward", "gt_inds", int((got != outputs["gt_inds"]).sum()), len(got))
+    if outputs.get("max_overlaps") is not None:
+        quality = outputs["max_overlaps"].clamp(min=0)
+        result.compare("forward", "max_overlaps", assignment.quality[0], quality, rtol=1e-5, atol=1e-6)
+
+
+def _scene(inputs: Mapping[str, Tensor], levels: Any) -> tuple[Priors, Targets]:
+    ignored = inputs.get("ignore.bboxes", torch.zeros(0, 4))
+    labels = torch.cat((inputs["gt.labels"], torch.zeros(len(ignored), dtype=torch.int64)))
+    image = {
+        "boxes": torch.cat((inputs["gt.bboxes"], ignored)),
+        "labels": labels,
+        "ignore": torch.arange(len(labels)) >= len(inputs["gt.labels"]),
+    }
+    priors = inputs["pred.priors"]
+    grids = tuple(PriorLevel(1, count, 1, (1.0, 1.0)) for count in levels)
+    return Priors(priors, torch.ones(len(priors), 2), grids), Targets.stack([image])
+
+
+def _samplers(sampler: Any, case: Case, result: Result) -> None:
+    inputs, outputs = goldens.read(case, "inputs"), goldens.read(case, "outputs")
+    found = inputs["assign.gt_inds"]
+    if case["args"].get("add_gt_as_proposals", case["cls"] != "PseudoSampler"):  # the owner's business here
+        found = torch.cat((torch.arange(1, len(inputs["gt.bboxes"]) + 1), found))
+    quality = torch.zeros(1, len(found))
+    assignment = Assignment((found - 1).clamp(min=0)[None], found.clamp(max=1)[None].to(torch.int8), quality)
+    sample = sampler.sample(assignment, generator=torch.Generator().manual_seed(0))
+    if "pos_inds" in outputs:
+        for name, flags in (("pos_inds", sample.positive), ("neg_inds", sample.negative)):
+            got, want = set(flags[0].nonzero()[:, 0].tolist()), set(outputs[name].tolist())
+            result.count("forward", name, len(got ^ want), len(want))
+    else:
+        wrong = int(int(sample.positive.sum()) != outputs["num_expected_pos"])
+        result.count("forward", "number of positives", wrong, 1)
+
+
+# --------------------------------------------------------------------------------------------------- losses
+
+
+def _losses(loss: Any, case: Case, result: Result) -> None:
+    inputs, outputs = goldens.read(case, "inputs"), goldens.read(case, "outputs")
+    call = {n: v for n, v in (case.get("call") or {}).items() if n not in _CALL_PARAMETERS}
+    leaf = inputs["pred"].clone().requires_grad_()
+    pred, target = leaf, inputs["target"] if "target" in inputs else inputs["label"]
+    want = torch.as_tensor(outputs.get("loss", 0.0))
+    if case["args"].get("use_mask"):  # the mask head picks the channel of each mask's class
+        pred, want = pred[torch.arange(len(pred)), inputs["label"]], want.squeeze(0)
+    if case["id"].startswith("losses.ce.seg."):  # channels are last here
+        pred = pred.movedim(1, -1)
+    kwargs = {"weight": inputs.get("weight"), "avg_factor": call.get("avg_factor")}
+    kwargs["reduction"] = call.get("reduction_override")
+    if case.get("raises"):
+        try:
+            loss(pred, target, **kwargs)
+        except ConfigError:
+            return
+        result.problems.append("no error, the reference raises")
+        return
+    value = loss(pred, target, **kwargs)
+    value.sum().backward()
+    result.compare("loss", "loss", value, want, rtol=5e-5, atol=1e-6)
+    result.compare("gradient", "grad_pred", leaf.grad, outputs["grad_pred"], rtol=5e-5, atol=1e-6)
+
+
+_COMPARISONS: dict[str, Callable[[Any, Case, Result], None]] = {
+    "priors": _priors,
+    "coders": _coders,
+    "assigners": _assigners,
+    "samplers": _samplers,
+    "losses": _losses,
+}
