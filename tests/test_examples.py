@@ -1,0 +1,40 @@
+"""Every example is run, or at least validated; so are the YAML blocks of the plugins' READMEs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detcore import config
+from detcore.serialize import as_spec
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = {"compose.py": ["--steps", "120"]}
+READMES = sorted((ROOT / "plugins").glob("*/README.md"))
+
+
+def test_every_program_is_run():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(PROGRAMS)
+
+
+def test_compose_learns(tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / "compose.py"), *PROGRAMS["compose.py"]]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    found = re.search(r"found (\d+)% of the boxes in unseen pictures", result.stdout.splitlines()[-1])
+    assert int(found[1]) >= 60
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+def test_yaml_of_the_plugins_readmes_validates(path, tmp_path):
+    for text in re.findall(
+        r"^```yaml\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        file = tmp_path / "block.yaml"
+        file.write_text(text)
+        data = config.load(file).data
+        if "type" in data:
+            as_spec(data)
