@@ -252,12 +252,10 @@ def classification_loss(
         levels: Priors per level.
     """
     whole = (logits, wanted.labels, wanted.weights)
-    pieces = (
-        [whole] if loss.additive else zip(*(tensor.split(list(levels), 1) for tensor in whole), strict=True)
-    )
+    by_level = zip(*(torch.split(tensor, list(levels), 1) for tensor in whole), strict=True)
     terms = [
         loss(logits.flatten(0, 1), labels.flatten(), weight=weights.flatten(), avg_factor=wanted.count)
-        for logits, labels, weights in pieces
+        for logits, labels, weights in ([whole] if loss.additive else by_level)
     ]
     return torch.stack(terms).sum()
 

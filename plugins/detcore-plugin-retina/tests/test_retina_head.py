@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import pickle
+from typing import ClassVar
 
 import pytest
 import torch
@@ -152,6 +153,35 @@ def test_softmax_has_a_channel_for_the_background(make_head, features, batch, ta
     expected = terms[assignment.state.flatten() >= 0].sum() / assignment.positive.sum()
     torch.testing.assert_close(head.loss(output, targets, batch)["loss_cls"], expected)
     assert head.loss_cls.scores(output.logits).shape[-1] == 3
+
+
+class PerLevel(FocalLoss):
+    """A loss whose pieces do not add up: each call is divided by the largest of its own terms."""
+
+    additive: ClassVar = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = []
+
+    def forward(self, pred, target, *, weight=None, avg_factor=None, reduction=None, quality=None):
+        self.rows.append(len(pred))
+        terms = super().forward(pred, target, weight=weight, reduction="none")
+        return terms.sum() / terms.max() / avg_factor
+
+
+def test_a_loss_that_is_not_additive_goes_level_by_level(make_head, features, batch, targets):
+    head = make_head(loss_cls=PerLevel())
+    output = head(features, batch)
+    loss = head.loss(output, targets, batch)["loss_cls"]
+    sizes = [9 * 12 * 16, 9 * 6 * 8, 9 * 3 * 4]
+    assert head.loss_cls.rows == [2 * size for size in sizes]
+    assignment = head.match(output, targets, batch)
+    labels = torch.where(assignment.positive, targets.labels.gather(1, assignment.gt_index), 3)
+    terms = FocalLoss()(output.logits, labels, reduction="none") * (assignment.state >= 0)[..., None]
+    expected = sum(level.sum() / level.max() for level in terms.split(sizes, 1)) / assignment.positive.sum()
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
 
 
 def test_an_image_without_objects_counts_as_one_positive(make_head, features, batch):
