@@ -81,22 +81,24 @@ class BBoxHead(Component, nn.Module):
         """The loss terms of the sampled regions."""
 
     @abstractmethod
+    def class_losses(self, output: BBoxOutput, labels: Int[Tensor, "P"]) -> Float[Tensor, "P"]:
+        """The classification loss of each row alone, for samplers that rank by it; K is background."""
+
+    @abstractmethod
     def scores(self, output: BBoxOutput) -> Float[Tensor, "P K"]:
         """Probabilities of the K classes, background left out."""
 
     @abstractmethod
     def decode(
         self,
-        codes: Float[Tensor, "P A D"],
+        codes: Float[Tensor, "P D"],
         boxes: Float[Tensor, "P 4"],
-        labels: Int[Tensor, "P"],
         sizes: Int[Tensor, "P 2"] | None = None,
     ) -> Float[Tensor, "P 4"]:
-        """The refined boxes of one class per row.
+        """The refined boxes.
 
         Args:
-            codes: As predicted.
+            codes: Of one class per row.
             boxes: The regions.
-            labels: The class of each row, 0..K-1.
             sizes: (h, w) to clip to, per row; no clipping where None.
         """

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou  # type: ignore[import-untyped]
 
 from detcore.boxes import clip
 from detcore.detectors import SingleStageDetector
+from detcore.interfaces import Detector
 from detcore.layers import is_batch_norm
 from detcore.structures import Detections, HeadOutput, ImageBatch, ImageGeometry, Losses, Targets
 from detcore.testing import goldens
@@ -42,6 +43,9 @@ def targets_of(meta: Mapping[str, Any], case: str) -> Targets:
                 "ignore": torch.arange(len(boxes) + len(ignored)) >= len(boxes),
             }
         )
+        if meta["with_mask"]:
+            masks = np.pad(gt["masks"], ((0, len(ignored)), (0, 0), (0, 0)))
+            images[-1]["masks"] = torch.from_numpy(masks).bool()
     return Targets.stack(images)
 
 
@@ -67,7 +71,7 @@ def detector_problems(
         gradient_rtol: Tolerance of gradients, relative to the largest value of their tensor.
     """
     batch = batch_of(meta)
-    _set_deterministic(detector)
+    set_deterministic(detector)
     output = detector.head(detector.features(batch), batch)
     found = _output_problems(output, meta, data, fields, rtol)
     detections = detector.head.predict(output, batch)
@@ -77,15 +81,15 @@ def detector_problems(
     )
     losses = {c: detector.head.loss(output, targets_of(meta, c), batch) for c in meta["loss_cases"]}
     for case in losses:
-        found += _loss_problems(case, losses[case], data, rtol)
+        found += loss_problems(case, losses[case], data, rtol)
     detector.zero_grad()
-    losses["a"].total.backward()
-    found += _total_gradient_problems(detector, data, gradient_rtol)
+    losses["a"].total.backward()  # type: ignore[no-untyped-call]
+    found += total_gradient_problems(detector, data, gradient_rtol)
     found += gradient_problems(detector, data, rules, gradient_rtol)
     return [message for message in found if message]
 
 
-def _set_deterministic(detector: SingleStageDetector) -> None:
+def set_deterministic(detector: Detector) -> None:
     """Training, but for normalisation and dropout: the setting in which the goldens were made."""
     detector.train()
     for module in detector.modules():
@@ -102,19 +106,22 @@ def _output_problems(
 ) -> list[str]:
     found = []
     for index, field in enumerate(fields):
-        for level, values in enumerate(_as_maps(getattr(output, field), output.levels)):
+        for level, values in enumerate(as_maps(getattr(output, field), output.levels)):
             found.append(goldens.compare(f"raw/bbox_head/{index}/{level}", values, meta, data, rtol=rtol))
     return found
 
 
-def _as_maps(values: Tensor, levels: Sequence[tuple[int, int]]) -> list[Tensor]:
+def as_maps(values: Tensor, levels: Sequence[tuple[int, int]]) -> list[Tensor]:
     """Per-prior values [B, N, ...] as the maps [B, A*C, h, w] that the network made."""
     cells = sum(h * w for h, w in levels)
-    rows = values.reshape(len(values), cells, -1).split([h * w for h, w in levels], dim=1)
-    return [row.transpose(1, 2).unflatten(2, level) for row, level in zip(rows, levels, strict=True)]
+    rows = torch.split(values.reshape(len(values), cells, -1), [h * w for h, w in levels], dim=1)
+    return [
+        row.transpose(1, 2).reshape(len(row), -1, *level) for row, level in zip(rows, levels, strict=True)
+    ]
 
 
-def _loss_problems(case: str, losses: Losses, data: Mapping[str, np.ndarray], rtol: float) -> list[str]:
+def loss_problems(case: str, losses: Losses, data: Mapping[str, np.ndarray], rtol: float) -> list[str]:
+    """Differences in the terms of a loss case and in their sum."""
     prefix = f"loss_{case}/"
     recorded = {name.removeprefix(prefix): data[name] for name in data if name.startswith(f"{prefix}loss")}
     if set(recorded) != set(losses):
@@ -123,9 +130,8 @@ def _loss_problems(case: str, losses: Losses, data: Mapping[str, np.ndarray], rt
     return [*found, difference(f"{prefix}TOTAL", losses.total, data[f"{prefix}TOTAL"].sum(), rtol)]
 
 
-def _total_gradient_problems(
-    detector: SingleStageDetector, data: Mapping[str, np.ndarray], rtol: float
-) -> list[str]:
+def total_gradient_problems(detector: Detector, data: Mapping[str, np.ndarray], rtol: float) -> list[str]:
+    """A difference in the norm over all gradients."""
     norms = [p.grad.double().norm() for p in detector.parameters() if p.grad is not None]
     return [difference("grad_total_norm", torch.stack(norms).norm(), data["grad_total_norm"].sum(), rtol)]
 

@@ -1,0 +1,72 @@
+"""What box heads share: losses of sampled regions, and regions as a coder sees them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from detcore.distributed import reduce_mean
+from detcore.interfaces import BBoxCoder, BoxLoss, ClassificationLoss
+from detcore.interfaces.bbox_head import BBoxOutput, RoISample
+from detcore.structures import Losses, Priors
+
+
+def regions_as_priors(boxes: Float[Tensor, "*S 4"]) -> Priors:
+    """Regions as reference boxes; they have no strides, so those are 0."""
+    return Priors(boxes, boxes.new_zeros(boxes.shape[-2], 2))
+
+
+def codes_of(
+    codes: Float[Tensor, "R A D"], rows: Int[Tensor, "*S"], labels: Int[Tensor, "*S"]
+) -> Float[Tensor, "*S D"]:
+    """The codes of one class in each of some rows.
+
+    Args:
+        codes: For each of A classes, or A = 1 where they share them.
+        rows: Which rows.
+        labels: The class in each of them.
+    """
+    return codes[rows, labels if codes.shape[1] > 1 else torch.zeros_like(labels)]
+
+
+def region_losses(
+    output: BBoxOutput,
+    sample: RoISample,
+    loss_cls: ClassificationLoss,
+    loss_bbox: BoxLoss,
+    coder: BBoxCoder,
+    *,
+    on_boxes: bool,
+) -> Losses:
+    """Terms ``loss_cls`` over all samples and ``loss_bbox`` over the positives.
+
+    The former is averaged over the samples with a weight, the latter over all samples, not over the positives
+    (Girshick, Fast R-CNN, arXiv:1504.08083, section 2.3): a batch of few positives should not weigh them
+    more.
+
+    Args:
+        output: What was predicted for the samples.
+        sample: What should have been.
+        loss_cls: On logits.
+        loss_bbox: On codes or boxes.
+        coder: Encodes the targets, or decodes the predictions.
+        on_boxes: Whether ``loss_bbox`` gets boxes.
+    """
+    weighted = reduce_mean((sample.weight > 0).sum().float()).clamp(min=1)
+    real = reduce_mean(sample.real.sum().float()).clamp(min=1)
+    rows = sample.positive.nonzero().squeeze(1)
+    own, regions = codes_of(output.codes, rows, sample.labels[rows]), regions_as_priors(sample.boxes[rows])
+    pred, target, weight = own, sample.gt_boxes[rows], None
+    if on_boxes:
+        pred = coder.decode(regions, own)
+    else:
+        target, weight = coder.encode(regions, target)
+    right = loss_cls.scores(output.logits.detach()[rows]).argmax(-1) == sample.labels[rows]
+    return Losses(
+        {
+            "loss_cls": loss_cls(output.logits, sample.labels, weight=sample.weight, avg_factor=weighted),
+            "loss_bbox": loss_bbox(pred, target, weight=weight, avg_factor=real),
+        },
+        {"pos_acc": right.sum() / max(1, len(rows)), "num_positives": sample.positive.sum().float()},
+    )

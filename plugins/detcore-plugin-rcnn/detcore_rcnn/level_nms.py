@@ -1,0 +1,87 @@
+"""Post-processing of a first stage: suppression within each level of the pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from detcore_postprocess import keep_best, nms_mask, select_candidates, to_detections
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor
+
+from detcore.interfaces import Postprocess
+from detcore.interfaces.postprocess import BoxDecoder
+from detcore.structures import Detections, ImageBatch
+
+#: Below every score: a first stage ranks, it has no threshold.
+_NO_THRESHOLD = -1.0
+
+
+class LevelNMSPostprocess(Postprocess):
+    """The best priors of each level, decoded, less those that overlap a better one of their level.
+
+    1. Of each level, the ``nms_pre`` best.
+    2. Their boxes are decoded, and only theirs.
+    3. Boxes not wider and higher than ``min_bbox_size`` are dropped.
+    4. Suppression by ``iou_threshold`` within each level, whatever the class.
+    5. The ``max_per_img`` best of all levels, by descending score.
+
+    Lin et al., "Feature Pyramid Networks for Object Detection" (arXiv:1612.03144).
+
+    Args:
+        nms_pre: Most candidates per level and image; all where None.
+        min_bbox_size: Least width and height in pixels, itself excluded; None keeps whatever is decoded.
+        iou_threshold: Largest IoU, itself included, of two results of a level; 1 suppresses nothing.
+        max_per_img: Rows of the result per image (Q), padded where there are fewer.
+    """
+
+    def __init__(
+        self,
+        *,
+        nms_pre: Annotated[int, Field(ge=1)] | None = 1000,
+        min_bbox_size: Annotated[float, Field(ge=0)] | None = 0.0,
+        iou_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7,
+        max_per_img: Annotated[int, Field(ge=1)] = 1000,
+    ) -> None:
+        self.nms_pre = nms_pre
+        self.min_bbox_size = min_bbox_size
+        self.iou_threshold = iou_threshold
+        self.max_per_img = max_per_img
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        scores: Float[Tensor, "B N K"],
+        decode: BoxDecoder,
+        batch: ImageBatch,
+        *,
+        levels: Sequence[int] = (),
+        factors: Float[Tensor, "B N"] | None = None,
+        valid: Bool[Tensor, "B N"] | None = None,
+    ) -> Detections:
+        """See :class:`~detcore.interfaces.Postprocess`; Q is ``max_per_img``."""
+        levels = tuple(levels) or (scores.shape[1],)
+        chosen = select_candidates(
+            scores, score_thr=_NO_THRESHOLD, nms_pre=self.nms_pre, levels=levels, valid=valid
+        )
+        boxes = (
+            decode(chosen.prior, chosen.label)
+            if chosen.prior.shape[1]
+            else scores.new_zeros(len(scores), 0, 4)
+        )
+        if factors is not None:
+            chosen = chosen._replace(score=chosen.score * factors.gather(1, chosen.prior))
+        ends = torch.tensor(levels, device=scores.device).cumsum(0)
+        image = torch.arange(len(scores), device=scores.device)[:, None]
+        groups = image * len(levels) + torch.bucketize(chosen.prior, ends, right=True)
+        eligible = chosen.valid & self._large_enough(boxes)
+        kept = nms_mask(boxes, chosen.score, groups, self.iou_threshold, eligible)
+        slots, real = keep_best(chosen.score, kept, self.max_per_img)
+        return to_detections(boxes, chosen.score, chosen.label, slots, real)
+
+    def _large_enough(self, boxes: Float[Tensor, "B T 4"]) -> Bool[Tensor, "B T"]:
+        if self.min_bbox_size is None:
+            return boxes.new_ones(boxes.shape[:-1], dtype=torch.bool)
+        return (boxes[..., 2:] - boxes[..., :2] > self.min_bbox_size).all(-1)

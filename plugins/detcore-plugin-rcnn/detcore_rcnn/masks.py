@@ -1,0 +1,98 @@
+"""Masks in a second stage: the positives that they are learned from, and those of detections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from detcore.errors import DataError
+from detcore.interfaces import MaskHead
+from detcore.interfaces.bbox_head import RoISample
+from detcore.structures import Detections, ImageBatch, Losses, Targets
+
+#: Gives the features of boxes [n, 4] in images [n].
+Pool = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MaskPositives:
+    """The regions that a mask head is trained on, as one list of n rows.
+
+    Args:
+        rows: Their rows in the sample.
+        boxes: The regions, xyxy in pixels.
+        image: Image of each.
+        labels: Its class.
+        gt_index: Its ground truth.
+    """
+
+    rows: Int[Tensor, "n"]
+    boxes: Float[Tensor, "n 4"]
+    image: Int[Tensor, "n"]
+    labels: Int[Tensor, "n"]
+    gt_index: Int[Tensor, "n"]
+
+
+def mask_positives(sample: RoISample) -> MaskPositives:
+    """Gathers the positives. Their number depends on the data, so it synchronises with the device."""
+    rows = sample.positive.nonzero().squeeze(1)
+    return MaskPositives(
+        rows, sample.boxes[rows], sample.image[rows], sample.labels[rows], sample.gt_index[rows]
+    )
+
+
+def mask_losses(
+    head: MaskHead, features: Float[Tensor, "n C h w"], positives: MaskPositives, targets: Targets
+) -> Losses:
+    """The terms of a mask head, its targets being the masks of the ground truths inside the regions.
+
+    Args:
+        head: The mask head.
+        features: Of the positives.
+        positives: What it is trained on.
+        targets: Ground truth with masks.
+
+    Raises:
+        DataError: There are positives, and no masks.
+    """
+    logits = head(features)
+    size = (int(logits.shape[-2]), int(logits.shape[-1]))
+    return head.loss(logits, positives.labels, _mask_targets(positives, targets, size))
+
+
+def _mask_targets(
+    positives: MaskPositives, targets: Targets, size: tuple[int, int]
+) -> Float[Tensor, "n h w"]:
+    """0 or 1 per cell: whether at least half of it belongs to the object."""
+    if targets.masks is not None:
+        soft = targets.masks.crop(positives.boxes, positives.gt_index, size, positives.image)
+        return (soft >= 0.5).to(soft.dtype)
+    if len(positives.rows):
+        raise DataError(
+            "a mask head needs targets with masks; load them with the data (with_masks: true), or leave out "
+            "mask_head"
+        )
+    return positives.boxes.new_zeros((0, *size))  # no object in the whole batch: nobody has brought masks
+
+
+def predict_masks(heads: Sequence[MaskHead], pool: Pool, found: Detections, batch: ImageBatch) -> Detections:
+    """The detections with their masks, the mean over the heads' probabilities.
+
+    Args:
+        heads: One mask head, or one per stage.
+        pool: Gives the features of boxes.
+        found: Detections.
+        batch: The images.
+    """
+    # in eager mode of the real detections only
+    chosen = torch.ones_like(found.valid) if torch.compiler.is_compiling() else found.valid
+    image, slot = chosen.nonzero(as_tuple=True)
+    features, labels = pool(found.boxes[image, slot], image), found.labels[image, slot]
+    masks = torch.stack([head.masks(head(features), labels) for head in heads]).mean(0)
+    table = masks.new_zeros((*found.valid.shape, *masks.shape[1:]))
+    table[image, slot] = masks
+    return found.replace(masks=table, image_sizes=batch.sizes)
