@@ -38,7 +38,8 @@ class ShapesDataset(Dataset):
     the same pictures.
 
     Args:
-        root: Folder that they are written to; made where it does not exist.
+        root: Folder that they are written to, made where it does not exist; a data module supplies one to all
+            its datasets. Must be given by one of the two.
         length: Number of images.
         size: (h, w) of the images, in pixels.
         seed: Seed; another one for every split.
@@ -58,7 +59,7 @@ class ShapesDataset(Dataset):
     def __init__(
         self,
         *,
-        root: Path = wired(may_override=True),
+        root: Path | None = wired(None, may_override=True),
         length: Annotated[int, Field(ge=1)] = 100,
         size: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] = (128, 128),
         seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
@@ -70,6 +71,8 @@ class ShapesDataset(Dataset):
         filter_empty: bool = False,
         with_masks: bool = False,
     ) -> None:
+        if root is None:
+            raise ValueError("needs a folder to write its pictures to: give root")
         if not 0 < object_size[0] <= object_size[1] <= 0.7:
             raise ValueError(f"object_size should be 0 < smallest <= largest <= 0.7, got {object_size}")
         self.transforms = tuple(make(transform) for transform in transforms)

@@ -74,7 +74,8 @@ class VocDataset(Dataset):
         split = below(root, split) if split is not None else None
         pairs = pair_files(annotations, images, ".xml", split)
         files = [_read(path, origin) for path, _ in pairs]
-        names = _all_names(annotations, {path: file for (path, _), file in zip(pairs, files, strict=True)})
+        read = {path: file for (path, _), file in zip(pairs, files, strict=True)}
+        names = _names(annotations, read, classes)
         records, other = _records(annotations, names, classes, [name for _, name in pairs], files, difficult)
         reader = ImageReader(images, max_pixels, exif)
         counts = Counts(other_classes=other)
@@ -143,12 +144,13 @@ def _number(item: ElementTree.Element, key: str, where: str) -> float:
         raise DataError(f"{where}: <{key}> should be a number, got {text!r}") from None
 
 
-def _all_names(annotations: Path, read: dict[Path, _VocFile]) -> list[str]:
-    """Every class name in the folder, so that labels do not depend on the split."""
+def _names(annotations: Path, read: dict[Path, _VocFile], wanted: tuple[str, ...] | None) -> list[str]:
+    """The class names in the folder, not only in the split, so that labels do not depend on it."""
     names = {name for file in read.values() for name in file.names}
-    for path in annotations.glob("*.xml"):
-        if path not in read:
-            names.update(_read(path, 0).names)
+    if wanted is None or not names.issuperset(wanted):  # else the other files can add nothing
+        for path in annotations.glob("*.xml"):
+            if path not in read:
+                names.update(_read(path, 0).names)
     return sorted(names)
 
 

@@ -40,6 +40,16 @@ def test_ignore_is_kept(example):
     assert collate([item]).targets.ignore.tolist() == [[True]]
 
 
+def test_masks_are_kept(masked_example):
+    items = [
+        masked_example(18, 24, ((2, 3, 10, 11), (0, 0, 24, 18))),
+        masked_example(12, 16, ((1, 1, 5, 9),)),
+    ]
+    batch = collate(items)
+    assert batch.targets.masks.areas().tolist() == [[64, 432], [32, 0]]
+    assert collate([masked_example(12, 16, ())]).targets.masks.areas().tolist() == [[0]]
+
+
 def test_to_moves_everything(example):
     batch = collate([example()]).to("meta")
     assert isinstance(batch, ExampleBatch)

@@ -96,6 +96,11 @@ def test_classes(tmp_path):
     assert data.counts.other_classes > 0
 
 
+def test_no_folder():
+    with pytest.raises(ConfigError, match="needs a folder to write its pictures to: give root"):
+        ShapesDataset()
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
