@@ -80,8 +80,6 @@ def _load(source: str, relative_to: Path | None, chain: tuple[str, ...]) -> Conf
     if str(path) in chain:
         raise ConfigError(f"{' -> '.join([*chain, str(path)])}: a file cannot extend itself", source)
     config = read(path)
-    if recipe is not None:
-        config.data = _qualify(config.data, recipe.distribution)
     bases = config.data.pop("extends", [])
     config.origins = _without(config.origins, "extends")
     if isinstance(bases, str):
@@ -91,7 +89,10 @@ def _load(source: str, relative_to: Path | None, chain: tuple[str, ...]) -> Conf
     merged = Config({}, {}, source)
     for base in bases:
         merged = merge(merged, _load(base, path.parent, (*chain, str(path))))
-    return merge(merged, Config(config.data, config.origins, source))
+    merged = merge(merged, Config(config.data, config.origins, source))
+    if recipe is not None:  # after merging, for the files beside a recipe that it extends
+        merged.data = _qualify(merged.data, recipe.distribution)
+    return merged
 
 
 def read(path: Path) -> Config:
