@@ -20,6 +20,7 @@ PACKAGE_OF: dict[str, str] = {
     "DistancePointBBoxCoder": "detcore-plugin-coders",
     "EMA": "detcore-plugin-train",
     "Experiment": "detcore-plugin-train",
+    "FCNMaskHead": "detcore-plugin-rcnn",
     "FPN": "detcore-plugin-fpn",
     "FocalLoss": "detcore-plugin-losses",
     "GIoULoss": "detcore-plugin-losses",

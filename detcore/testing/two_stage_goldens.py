@@ -134,8 +134,32 @@ def prediction_problems(
 ) -> list[str]:
     """Differences in detections, in the batch and on the way back to the files."""
     sizes = [m["ori_shape"] for m in meta["metas"]]
-    original = detections.to_original(batch)
-    return [
-        *detection_problems("predict", detections, data),
-        *detection_problems("predict_rescale", original, data, sizes=sizes),
-    ]
+    found = []
+    for prefix, ours in (("predict", detections), ("predict_rescale", detections.to_original(batch))):
+        found += detection_problems(prefix, ours, data, sizes=sizes if "rescale" in prefix else None)
+        if ours.masks is not None:
+            found += mask_problems(prefix, ours, data)
+    return found
+
+
+def mask_problems(prefix: str, detections: Detections, data: Mapping[str, np.ndarray]) -> list[str]:
+    """Differences in pasted masks: areas, and for some the pixels; only a part of the rows may differ.
+
+    Logits near 0 flip by the last bit, and rows of nearly equal scores change places.
+    """
+    found = []
+    for index, ours in enumerate(detections.unpad()):
+        name = f"{prefix}/{index}"
+        if ours.masks is None or list(ours.masks.shape) != data[f"{name}/mask_shape"].tolist():
+            found.append(f"{name}: masks do not have the shape {data[f'{name}/mask_shape'].tolist()}")
+            continue
+        areas = torch.from_numpy(data[f"{name}/mask_area"].astype(np.float64))
+        own = ours.masks[: len(areas)].flatten(1).sum(1).double()
+        close = (own - areas).abs() <= 2 + 0.05 * areas
+        if close.double().mean() < 0.9:
+            found.append(f"{name}: {int((~close).sum())} of {len(areas)} masks have another area")
+        bits = np.unpackbits(data[f"{name}/mask_bits"])[: ours.masks[:4].numel()]
+        same = (torch.from_numpy(bits.astype(bool)) == ours.masks[:4].flatten()).double().mean()
+        if same < 0.99:
+            found.append(f"{name}: {float(same):.1%} of the pixels of the first masks agree")
+    return found

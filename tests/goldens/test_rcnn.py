@@ -5,7 +5,14 @@ from detcore_assigners import MaxIoUAssigner
 from detcore_coders import DeltaXYWHBBoxCoder
 from detcore_fpn import FPN
 from detcore_postprocess import NMSPostprocess
-from detcore_rcnn import ConvFCBBoxHead, LevelNMSPostprocess, RPNHead, StandardRoIHead
+from detcore_rcnn import (
+    ConvFCBBoxHead,
+    FCNMaskHead,
+    LevelNMSPostprocess,
+    RPNHead,
+    SingleRoIExtractor,
+    StandardRoIHead,
+)
 from detcore_resnet import ResNet
 from detcore_samplers import RandomSampler
 
@@ -103,3 +110,13 @@ def test_faster_rcnn_r101(name, seed):
 @pytest.mark.parametrize(("name", "seed"), list(both_seeds("faster_rcnn_r50_fpn_3class")))
 def test_faster_rcnn_of_three_classes(name, seed):
     assert problems(faster_rcnn(50, 3, "caffe"), name, seed) == []
+
+
+MASKS = {"mask_roi_extractor": SingleRoIExtractor.spec(output_size=14), "mask_head": FCNMaskHead.spec()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "seed"), list(both_seeds("mask_rcnn_r50_fpn")))
+def test_mask_rcnn(name, seed):
+    meta, _ = model(name, seed)
+    assert problems(faster_rcnn(50, meta["num_classes"], **MASKS), name, seed) == []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detcore_rcnn.conv_fc_bbox_head import ConvFCBBoxHead
+    from detcore_rcnn.fcn_mask_head import FCNMaskHead
     from detcore_rcnn.level_nms import LevelNMSPostprocess
     from detcore_rcnn.rpn_head import RPNHead
     from detcore_rcnn.shared_2fc_bbox_head import Shared2FCBBoxHead
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConvFCBBoxHead",
+    "FCNMaskHead",
     "LevelNMSPostprocess",
     "RPNHead",
     "Shared2FCBBoxHead",
@@ -26,6 +28,7 @@ __all__ = [
 
 _HOME = {
     "ConvFCBBoxHead": "conv_fc_bbox_head",
+    "FCNMaskHead": "fcn_mask_head",
     "LevelNMSPostprocess": "level_nms",
     "RPNHead": "rpn_head",
     "Shared2FCBBoxHead": "shared_2fc_bbox_head",

@@ -17,17 +17,19 @@ def regions_as_priors(boxes: Float[Tensor, "*S 4"]) -> Priors:
     return Priors(boxes, boxes.new_zeros(boxes.shape[-2], 2))
 
 
-def codes_of(
-    codes: Float[Tensor, "R A D"], rows: Int[Tensor, "*S"], labels: Int[Tensor, "*S"]
-) -> Float[Tensor, "*S D"]:
-    """The codes of one class in each of some rows.
+def of_class(
+    values: Float[Tensor, "P A *S"], labels: Int[Tensor, "P"], rows: Int[Tensor, "P"] | None = None
+) -> Float[Tensor, "P *S"]:
+    """What was predicted for one class per row.
 
     Args:
-        codes: For each of A classes, or A = 1 where they share them.
-        rows: Which rows.
-        labels: The class in each of them.
+        values: For each of A classes, or A = 1 where they share it.
+        labels: The class of each row.
+        rows: Which rows are meant; all in order where None.
     """
-    return codes[rows, labels if codes.shape[1] > 1 else torch.zeros_like(labels)]
+    if rows is None:
+        rows = torch.arange(len(labels), device=labels.device)
+    return values[rows, labels if values.shape[1] > 1 else torch.zeros_like(labels)]
 
 
 def region_losses(
@@ -56,7 +58,8 @@ def region_losses(
     weighted = reduce_mean((sample.weight > 0).sum().float()).clamp(min=1)
     real = reduce_mean(sample.real.sum().float()).clamp(min=1)
     rows = sample.positive.nonzero().squeeze(1)
-    own, regions = codes_of(output.codes, rows, sample.labels[rows]), regions_as_priors(sample.boxes[rows])
+    own = of_class(output.codes, sample.labels[rows], rows)
+    regions = regions_as_priors(sample.boxes[rows])
     pred, target, weight = own, sample.gt_boxes[rows], None
     if on_boxes:
         pred = coder.decode(regions, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from detcore.interfaces.bbox_head import BBoxOutput
 from detcore.interfaces.sampler import SamplingPredictions
 from detcore.structures import Assignment, Detections, ImageBatch, Proposals, Targets
 from detcore.targets import class_labels
-from detcore_rcnn.box_losses import codes_of
+from detcore_rcnn.box_losses import of_class
 from detcore_rcnn.sampling import flat
 
 
@@ -36,8 +37,8 @@ def detect_regions(
     scores = head.scores(output) if scores is None else scores
 
     def decode(prior: Int[Tensor, "B T"], label: Int[Tensor, "B T"]) -> Float[Tensor, "B T 4"]:
-        image = prior.new_tensor(range(shape[0]))[:, None].expand_as(prior)
-        codes = codes_of(output.codes, image * shape[1] + prior, label).flatten(0, 1)
+        image = torch.arange(shape[0], device=prior.device)[:, None].expand_as(prior)
+        codes = of_class(output.codes, label.flatten(), (image * shape[1] + prior).flatten())
         boxes = proposals.boxes[image, prior].flatten(0, 1)
         return head.decode(codes, boxes, batch.sizes[image].flatten(0, 1)).reshape(*prior.shape, 4)
 
@@ -63,8 +64,7 @@ def refine(
     scores = head.scores(output)
     best = scores.argmax(-1)
     labels = best if labels is None else labels.where(labels < scores.shape[1], best)
-    rows = labels.new_tensor(range(len(labels)))
-    return head.decode(codes_of(output.codes, rows, labels), boxes, sizes)
+    return head.decode(of_class(output.codes, labels), boxes, sizes)
 
 
 def sampling_predictions(
@@ -89,9 +89,8 @@ def sampling_predictions(
     labels = class_labels(assignment, assignment.positive, targets, num_classes).flatten()
     boxes, _ = flat(regions)
     best = head.scores(output).argmax(-1)
-    rows = best.new_tensor(range(len(best)))
     return SamplingPredictions(
         head.class_losses(output, labels).reshape(shape),
         output.logits.reshape(*shape, output.logits.shape[1]),
-        head.decode(codes_of(output.codes, rows, best), boxes).reshape(*shape, 4),
+        head.decode(of_class(output.codes, best), boxes).reshape(*shape, 4),
     )
