@@ -95,10 +95,13 @@ class DetectionData(DataModule):
             len(self.train), self.batch_size, seed, shard, shuffle=self.shuffle, drop_last=self.drop_last
         )
         if batches.per_epoch == 0:
-            raise DataError(
-                f"the training set has {len(self.train)} images, too few for one batch of "
-                f"{self.batch_size * shard.count} with drop_last"
+            whole = self.batch_size * shard.count
+            why = (
+                f"too few for one batch of {whole} with drop_last"
+                if self.drop_last
+                else "nothing to train on"
             )
+            raise DataError(f"the training set has {len(self.train)} images: {why}")
         return EpochLoader(
             self.train, batches, seed=seed, workers=self.workers, pin_memory=pin_memory, position=position
         )

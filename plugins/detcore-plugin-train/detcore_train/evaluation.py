@@ -15,7 +15,7 @@ from detcore_data import ExampleBatch
 
 from detcore.errors import DataError
 from detcore.interfaces import Dataset, Detector, Metric
-from detcore.structures import ClassMap, ImageDetections
+from detcore.structures import ClassMap, ImageBatch, ImageDetections
 from detcore_train.loader import EpochLoader, Shard, ShardedBatches
 
 if TYPE_CHECKING:
@@ -128,8 +128,14 @@ def detect_all(
 @torch.no_grad()
 def detect(detector: Detector, batch: ExampleBatch) -> list[ImageDetections]:
     """A batch's detections, in the pixels of the files, on the CPU. The detector is in evaluation mode."""
-    images = detector.preprocess(batch.images, batch.geometry)
+    images = as_images(detector, batch)
     return detector(images).to_original(images).to("cpu").unpad()  # type: ignore[no-any-return]
+
+
+def as_images(detector: Detector, batch: ExampleBatch) -> ImageBatch:
+    """The batch as the detector's network sees it, channels last in memory: convolutions are faster so."""
+    images = detector.preprocess(batch.images, batch.geometry)
+    return images.replace(pixels=images.pixels.contiguous(memory_format=torch.channels_last))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ def detcore_add_commands(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("eval")(evaluate)
     app.command("predict")(predict)
+    app.command("demo")(demo)
 
 
 def train(
@@ -91,3 +92,16 @@ def predict(
     from detcore_train.commands.predict import run
 
     run(images, model=model, out=out, score_thr=score_thr, batch_size=batch_size, device=device)
+
+
+def demo(
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything.", show_default="detcore-demo")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a small RetinaNet on generated pictures in about two minutes, and look at what it finds."""
+    from detcore_train.commands.demo import run
+
+    run(out=out, overrides=overrides or [], device=device)

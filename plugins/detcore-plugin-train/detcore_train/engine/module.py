@@ -17,7 +17,7 @@ from detcore.distributed import world_size
 from detcore.errors import DetcoreError
 from detcore.interfaces import Metric
 from detcore.structures import ImageDetections, Losses
-from detcore_train.evaluation import detect
+from detcore_train.evaluation import as_images, detect
 from detcore_train.experiment import Experiment
 from detcore_train.interfaces import Progress
 from detcore_train.loader import EpochLoader, Shard
@@ -42,7 +42,7 @@ class TrainingModule(LightningModule):
 
     def __init__(self, experiment: Experiment, lr_scale: float = 1.0) -> None:
         super().__init__()
-        self.model = experiment.model
+        self.model = experiment.model.to(memory_format=torch.channels_last)
         self.experiment = experiment
         self.lr_scale = lr_scale
         #: Batches of training that are done, in all epochs; the position of the run.
@@ -88,7 +88,7 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: ExampleBatch, batch_idx: int) -> Tensor:
         """The sum of the losses of a batch."""
-        images = self.model.preprocess(batch.images, batch.geometry)
+        images = as_images(self.model, batch)
         losses = self.model(images, batch.targets)
         self.losses = Losses({n: v.detach() for n, v in losses.items()}, detached(losses.metrics))
         self._sent = _Sent(torch.stack([v.reshape(()).float() for v in self.losses.values()]))
