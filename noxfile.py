@@ -99,6 +99,12 @@ def minimum(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def parity(session: nox.Session) -> None:
+    """Writes docs/parity.md: how far every golden number of the reference is from ours."""
+    session.run("python", "-m", "detcore_mmdet.parity", "docs/parity.md")
+
+
+@nox.session(venv_backend="none")
 def known(session: nox.Session) -> None:
     """Writes detcore/known.py: which package brings a component's name."""
     names = {}

@@ -124,7 +124,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def _unpickle(path: Path) -> Any:
     _check_archive(path)
-    allowed = [(Inert, name) for name in _INERT_NAMES]
+    allowed: list[Any] = [(Inert, name) for name in _INERT_NAMES]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")  # of torch, about old files

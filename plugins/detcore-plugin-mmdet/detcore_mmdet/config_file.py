@@ -107,7 +107,8 @@ class _Reader:
             check_size(merged)
         except Refused as refusal:
             raise ConfigError(str(refusal), str(self.path)) from None
-        return _without_marks(merged)
+        result: dict[str, Any] = _without_marks(merged)
+        return result
 
     def _run(self, statement: ast.stmt) -> None:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):

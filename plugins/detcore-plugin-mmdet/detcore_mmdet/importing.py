@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from detcore.interfaces import Detector
 from detcore_mmdet.bridge import Imported, import_detector
 from detcore_mmdet.checkpoints import load_checkpoint
 from detcore_mmdet.config_file import read_config
+from detcore_mmdet.training.experiment import Experiment, experiment_of, write_experiment
 
-MODEL, REPORT = "model", "report.json"
+MODEL, REPORT, TRAIN = "model", "report.json", "train.yaml"
 #: Sides of the images of the self-check, in pixels.
 _SIDES = ((160, 224), (96, 128))
 
@@ -50,18 +51,19 @@ def import_files(config: Path, checkpoint: Path | None, out: Path) -> Iterator[s
     yield from _tell("left out or decided", imported.translation.notes)
     check_saved(imported.detector, out / MODEL)
     yield "self-check: the saved model gives the same detections"
-    yield from _train_file(cfg, imported, out)
+    yield from _train_file(experiment_of(cfg, imported.translation), out)
 
 
-def _train_file(cfg: Mapping[str, Any], imported: Imported, out: Path) -> Iterator[str]:
-    from detcore_mmdet.experiment import experiment_of, write_experiment
-
-    experiment = experiment_of(cfg, imported)
+def _train_file(experiment: Experiment | None, out: Path) -> Iterator[str]:
     if experiment is None:
-        yield "no train.yaml: the configuration has no data and schedule"
+        yield f"no {TRAIN}: the configuration tells nothing about training data"
         return
-    path = write_experiment(experiment, out)
-    yield f"{path}: train with detcore train {path}"
+    if experiment.config is not None:
+        path = write_experiment(experiment, out / TRAIN)
+        yield f"{path}: train with: detcore train {path}"
+    else:
+        yield f"no {TRAIN}: parts of the training have no counterpart"
+    yield from _tell("of the training, not translated", experiment.problems)
     yield from _tell("of the training, left out or decided", experiment.notes)
 
 

@@ -75,6 +75,7 @@ class Options:
         self._translate, self._train, self._test = translate, train, test
         self._used = {"type"}
         self._nested: list[Options] = []
+        self._opened: dict[str, tuple[Any, Options]] = {}
 
     @property
     def type(self) -> str:
@@ -86,6 +87,11 @@ class Options:
     def alone(self) -> bool:
         """Whether nothing stands around the component, so that nobody supplies what it gets wired."""
         return self.place is None
+
+    @property
+    def read(self) -> frozenset[str]:
+        """The options that were taken so far."""
+        return frozenset(self._used)
 
     def has(self, name: str) -> bool:
         """Whether an option is given, and not None."""
@@ -173,9 +179,16 @@ class Options:
         if not isinstance(value, Mapping):
             self.problem(name, f"expected a dict, got {_short(value)}")
             value = {}
-        nested = self._child(value, name, self.place)
-        self._nested.append(nested)
-        return nested
+        source, opened = self._opened.get(name, (None, None))
+        if opened is None or source is not self.data.get(name):
+            opened = self._child(value, name, self.place)
+            self._opened[name] = (self.data.get(name), opened)
+            self._nested.append(opened)
+        return opened
+
+    def nested(self, name: str, value: Mapping[str, Any]) -> Options:
+        """A mapping from somewhere below, under the path ``name``; its reader finishes it."""
+        return self._child(value, name, self.place)
 
     def _child(
         self,
@@ -224,7 +237,9 @@ class Options:
             if name not in self._used:
                 self.ignore(name, reason)
         for name, value in self.data.items():
-            if name not in self._used:
+            if name not in self._used and value is None:
+                self.note(name, "None, taken as not given")
+            elif name not in self._used:
                 owner = f" of {self.type}" if self.type else ""
                 message = f"the option {name!r}{owner} ({_short(value)}) is not translated"
                 self.problem(name, message, "remove it where it makes no difference to you")

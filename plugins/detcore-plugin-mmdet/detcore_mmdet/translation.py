@@ -80,7 +80,7 @@ def model_of(cfg: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     model = dict(model)
     for name in ("train_cfg", "test_cfg"):
         outside = cfg.get(name)
-        if name not in model and isinstance(outside, Mapping) and not _is_loop(outside):
+        if name not in model and isinstance(outside, Mapping) and not is_loop(outside):
             model[name] = outside
     if not model.get("data_preprocessor"):
         found = cfg.get("data_preprocessor") or _normalisation(cfg)
@@ -89,7 +89,7 @@ def model_of(cfg: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return model, "model"
 
 
-def _is_loop(cfg: Mapping[str, Any]) -> bool:
+def is_loop(cfg: Mapping[str, Any]) -> bool:
     """In 3.x the keys of that name at the root configure the training loop."""
     return "by_epoch" in cfg or "max_epochs" in cfg or str(cfg.get("type", "")).endswith("Loop")
 

@@ -120,7 +120,7 @@ def reference_maps(output: HeadOutput) -> Iterator[list[Tensor]]:
             continue
         value = value[..., None] if value.dim() == 2 else value
         per_cell = value.shape[1] // cells
-        levels = value.split([h * w * per_cell for h, w in output.levels], 1)
+        levels = torch.split(value, [h * w * per_cell for h, w in output.levels], 1)  # type: ignore[no-untyped-call]
         yield [
             level.reshape(len(level), h, w, -1).permute(0, 3, 1, 2)
             for level, (h, w) in zip(levels, output.levels, strict=True)
@@ -158,11 +158,9 @@ def _compare_detections(
         number = int(data[f"{name}/{i}/num"])
         if len(found) != number:
             result.problems.append(f"{name}/{i}: {len(found)} detections, the reference has {number}")
-        rows = match_rows(
-            *(getattr(found, key).cpu().numpy() for key in ("boxes", "scores", "labels")),
-            wanted,
-            *(data[f"{name}/{i}/{key}"] for key in ("scores", "labels")),
-        )
+        boxes, scores, labels = (value.cpu().numpy() for value in (found.boxes, found.scores, found.labels))
+        recorded = (data[f"{name}/{i}/scores"], data[f"{name}/{i}/labels"])
+        rows = match_rows(boxes, scores, labels, wanted, *recorded)
         if (rows < 0).any():
             result.problems.append(f"{name}/{i}: {(rows < 0).sum()} of {len(rows)} detections have no like")
         there, ours = np.flatnonzero(rows >= 0), rows[rows >= 0]

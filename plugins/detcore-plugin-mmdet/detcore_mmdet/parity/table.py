@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
@@ -48,10 +49,10 @@ def write_table(seed: int = 0, progress: Callable[[str], None] = lambda name: No
     modules = [name for name in models if name not in detectors]
     parts = [
         _HEAD,
-        *_section("Models", ((n, lambda n=n: compare_detector(n, seed)) for n in detectors), progress),
+        *_section("Models", ((n, functools.partial(compare_detector, n, seed)) for n in detectors), progress),
         *_section(
             "Backbones, necks and other modules",
-            ((n, lambda n=n: compare_module(n, seed)) for n in modules),
+            ((n, functools.partial(compare_module, n, seed)) for n in modules),
             progress,
         ),
         *_tasks(progress),
@@ -101,8 +102,9 @@ def _header(first: str) -> str:
 def _row(name: str, result: Result) -> str:
     cells = []
     for sections in COLUMNS.values():
-        errors = [result.errors[section] for section in sections if section in result.errors]
-        cells.append(f"{max(errors):.0e}" if errors and max(errors) else "0" if errors else "")
+        found = [result.errors[section] for section in sections if section in result.errors]
+        largest = max(found, default=-1.0)
+        cells.append("" if largest < 0 else f"{largest:.0e}" if largest else "0")
     mark = f" (**{len(result.problems)} beyond tolerance**)" if result.problems else ""
     return f"| {name}{mark} | {' | '.join(cells)} |\n"
 

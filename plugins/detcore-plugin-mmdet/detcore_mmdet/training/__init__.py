@@ -1,0 +1,1 @@
+"""How an MMDetection configuration trains, as an experiment of detcore."""
