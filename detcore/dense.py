@@ -6,12 +6,11 @@ step and uses the others.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from detcore.interfaces import (
     Assigner,
@@ -23,7 +22,9 @@ from detcore.interfaces import (
     Sampler,
 )
 from detcore.interfaces.sampler import SamplingPredictions
-from detcore.layers import ConvNormAct, NormName
+from detcore.layers import Scale as Scale
+from detcore.layers import init_convs as init_convs
+from detcore.layers import tower as tower
 from detcore.structures import (
     Assignment,
     DenseOutput,
@@ -38,60 +39,7 @@ from detcore.structures import (
 )
 from detcore.targets import DenseTargets, Positives, class_labels, usable
 
-# ----------------------------------------------------------------------------------------------- the network
-
-
-def tower(
-    in_channels: int, width: int, depth: int, norm: NormName | None = None, num_groups: int = 32
-) -> nn.Sequential:
-    """``depth`` 3x3 convolutions with ReLU that keep the size; without any, the input passes through.
-
-    Args:
-        in_channels: Channels of the input.
-        width: Channels of every convolution.
-        depth: Number of convolutions.
-        norm: Normalisation after each convolution, or None.
-        num_groups: Groups of a "GN".
-    """
-    channels = [in_channels] + [width] * depth
-    return nn.Sequential(
-        *(ConvNormAct(channels[i], width, 3, norm=norm, num_groups=num_groups) for i in range(depth))
-    )
-
-
-class Scale(nn.Module):
-    """A learned factor, one for each level of a pyramid that shares its convolutions.
-
-    Args:
-        value: The factor of the untrained network.
-    """
-
-    def __init__(self, value: float = 1.0) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(value))
-
-    def forward(self, x: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-        """``x`` times the factor."""
-        return x * self.scale
-
-
-def init_convs(head: nn.Module, classifier: nn.Conv2d, prior_prob: float) -> None:
-    """Small random weights, no biases, and a classifier that predicts a rare object everywhere.
-
-    Without the latter the many negatives give a huge loss at first (arXiv:1708.02002, section 4.1).
-
-    Args:
-        head: All its convolutions are set.
-        classifier: The one that gives the logits.
-        prior_prob: Probability of each class that the untrained classifier predicts.
-    """
-    for layer in head.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    if classifier.bias is not None:
-        nn.init.constant_(classifier.bias, -math.log((1 - prior_prob) / prior_prob))
+# ------------------------------------------------------------------------------------ maps of predictions
 
 
 def level_shapes(features: Sequence[Float[Tensor, "B F h w"]]) -> tuple[LevelShape, ...]:
