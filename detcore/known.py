@@ -9,6 +9,7 @@ PACKAGE_OF: dict[str, str] = {
     "AdamW": "detcore-plugin-train",
     "AnchorGenerator": "detcore-plugin-priors",
     "CIoULoss": "detcore-plugin-losses",
+    "CascadeRoIHead": "detcore-plugin-rcnn",
     "CocoDataset": "detcore-plugin-data",
     "CocoMetric": "detcore-plugin-data",
     "ConvFCBBoxHead": "detcore-plugin-rcnn",

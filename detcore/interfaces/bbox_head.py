@@ -43,6 +43,7 @@ class RoISample:
         boxes: Regions, xyxy in pixels.
         image: Image of each.
         real: Which rows are samples rather than padding.
+        added: Which rows are ground truths that joined the proposals.
         positive: Which rows answer for a ground truth.
         labels: The class that each should predict; K is background.
         weight: Weight of each row in the classification loss.
@@ -53,6 +54,7 @@ class RoISample:
     boxes: Float[Tensor, "P 4"]
     image: Int[Tensor, "P"]
     real: Bool[Tensor, "P"]
+    added: Bool[Tensor, "P"]
     positive: Bool[Tensor, "P"]
     labels: Int[Tensor, "P"]
     weight: Float[Tensor, "P"]

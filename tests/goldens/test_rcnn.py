@@ -4,12 +4,15 @@ import pytest
 from detcore_assigners import MaxIoUAssigner
 from detcore_coders import DeltaXYWHBBoxCoder
 from detcore_fpn import FPN
+from detcore_losses import SmoothL1Loss
 from detcore_postprocess import NMSPostprocess
 from detcore_rcnn import (
+    CascadeRoIHead,
     ConvFCBBoxHead,
     FCNMaskHead,
     LevelNMSPostprocess,
     RPNHead,
+    Shared2FCBBoxHead,
     SingleRoIExtractor,
     StandardRoIHead,
 )
@@ -120,3 +123,40 @@ MASKS = {"mask_roi_extractor": SingleRoIExtractor.spec(output_size=14), "mask_he
 def test_mask_rcnn(name, seed):
     meta, _ = model(name, seed)
     assert problems(faster_rcnn(50, meta["num_classes"], **MASKS), name, seed) == []
+
+
+def cascade(num_classes, **arguments):
+    strictness = (0.5, 0.6, 0.7)
+    spread = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
+    return TwoStageDetector(
+        num_classes=num_classes,
+        backbone=resnet(50),
+        neck=FPN.spec(num_outs=5),
+        rpn_head=rpn(loss_bbox=SmoothL1Loss.spec(beta=1 / 9), allowed_border=0),
+        roi_head=CascadeRoIHead.spec(
+            bbox_head=tuple(
+                Shared2FCBBoxHead.spec(
+                    reg_class_agnostic=True,
+                    bbox_coder=DeltaXYWHBBoxCoder.spec(target_stds=stds),
+                    loss_bbox=SmoothL1Loss.spec(beta=1.0),
+                )
+                for stds in spread
+            ),
+            assigner=tuple(
+                assigner(pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou, match_low_quality=False)
+                for iou in strictness
+            ),
+            sampler=EVERYTHING,
+            postprocess=NMSPostprocess.spec(score_thr=0.01, nms_pre=None, min_bbox_size=None),
+            **arguments,
+        ),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "seed"), list(both_seeds("cascade_rcnn_r50_fpn", "cascade_mask_rcnn_r50_fpn"))
+)
+def test_cascade_rcnn(name, seed):
+    meta, _ = model(name, seed)
+    assert problems(cascade(meta["num_classes"], **(MASKS if "mask" in name else {})), name, seed) == []

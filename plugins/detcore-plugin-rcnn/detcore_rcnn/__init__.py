@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detcore_rcnn.cascade_roi_head import CascadeRoIHead
     from detcore_rcnn.conv_fc_bbox_head import ConvFCBBoxHead
     from detcore_rcnn.fcn_mask_head import FCNMaskHead
     from detcore_rcnn.level_nms import LevelNMSPostprocess
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from detcore_rcnn.standard_roi_head import StandardRoIHead
 
 __all__ = [
+    "CascadeRoIHead",
     "ConvFCBBoxHead",
     "FCNMaskHead",
     "LevelNMSPostprocess",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "CascadeRoIHead": "cascade_roi_head",
     "ConvFCBBoxHead": "conv_fc_bbox_head",
     "FCNMaskHead": "fcn_mask_head",
     "LevelNMSPostprocess": "level_nms",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -79,20 +80,39 @@ def _mask_targets(
     return positives.boxes.new_zeros((0, *size))  # no object in the whole batch: nobody has brought masks
 
 
-def predict_masks(heads: Sequence[MaskHead], pool: Pool, found: Detections, batch: ImageBatch) -> Detections:
-    """The detections with their masks, the mean over the heads' probabilities.
+class MaskPredictor(NamedTuple):
+    """A mask head with the features that it sees.
 
     Args:
-        heads: One mask head, or one per stage.
+        head: The mask head.
         pool: Gives the features of boxes.
+    """
+
+    head: MaskHead
+    pool: Pool
+
+    def __call__(
+        self, boxes: Float[Tensor, "n 4"], image: Int[Tensor, "n"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, "n h w"]:
+        """Probabilities of the cells of the boxes."""
+        return self.head.masks(self.head(self.pool(boxes, image)), labels)
+
+
+def predict_masks(predictors: Sequence[MaskPredictor], found: Detections, batch: ImageBatch) -> Detections:
+    """The detections with their masks, the mean over the stages' probabilities; unchanged without a stage.
+
+    Args:
+        predictors: One for each stage.
         found: Detections.
         batch: The images.
     """
+    if not predictors:
+        return found
     # in eager mode of the real detections only
     chosen = torch.ones_like(found.valid) if torch.compiler.is_compiling() else found.valid
     image, slot = chosen.nonzero(as_tuple=True)
-    features, labels = pool(found.boxes[image, slot], image), found.labels[image, slot]
-    masks = torch.stack([head.masks(head(features), labels) for head in heads]).mean(0)
+    boxes, labels = found.boxes[image, slot], found.labels[image, slot]
+    masks = torch.stack([predict(boxes, image, labels) for predict in predictors]).mean(0)
     table = masks.new_zeros((*found.valid.shape, *masks.shape[1:]))
     table[image, slot] = masks
     return found.replace(masks=table, image_sizes=batch.sizes)

@@ -70,8 +70,10 @@ def sample_regions(
         count = proposals.boxes.shape[1]
         size = count if sampler.num is None else min(sampler.num, count)
         return gather_sample(
-            proposals.boxes, targets, assignment, chosen, size, num_classes=num_classes, pos_weight=pos_weight
-        )
+            proposals.boxes, targets, assignment, chosen, size,
+            added=targets.boxes.shape[1] if add_gt_as_proposals else 0,
+            num_classes=num_classes, pos_weight=pos_weight,
+        )  # fmt: skip
 
 
 def with_ground_truths(
@@ -107,6 +109,7 @@ def gather_sample(
     chosen: Sample,
     size: int,
     *,
+    added: int,
     num_classes: int,
     pos_weight: float = 1.0,
 ) -> RoISample:
@@ -118,6 +121,7 @@ def gather_sample(
         assignment: Of all regions.
         chosen: Which of them are samples; at most ``size`` of an image.
         size: Rows per image S.
+        added: How many of the first regions are ground truths that joined the others.
         num_classes: K.
         pos_weight: Weight of positives in the classification loss.
     """
@@ -137,6 +141,7 @@ def gather_sample(
         boxes=own,
         image=of_image,
         real=real,
+        added=real & (order < added).flatten(),
         positive=positive,
         labels=rows(class_labels(assignment, chosen.positive, targets, num_classes)),
         weight=rows(class_weights(chosen, pos_weight)),

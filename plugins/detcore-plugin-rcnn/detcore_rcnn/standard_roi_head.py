@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated
 
 import torch
 from detcore_assigners import MaxIoUAssigner
 from detcore_postprocess import NMSPostprocess
 from detcore_samplers import RandomSampler
-from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -25,9 +23,7 @@ from detcore.interfaces import (
     SharedHead,
 )
 from detcore.interfaces.bbox_head import RoISample
-from detcore.interfaces.sampler import SamplingPredictions
 from detcore.structures import (
-    Assignment,
     Detections,
     FeatureSpec,
     ImageBatch,
@@ -35,12 +31,13 @@ from detcore.structures import (
     Proposals,
     Targets,
 )
-from detcore_rcnn.masks import mask_losses, mask_positives, predict_masks
-from detcore_rcnn.prediction import detect_regions, sampling_predictions
+from detcore_rcnn.masks import predict_masks
+from detcore_rcnn.prediction import detect_regions
 from detcore_rcnn.region_features import make_head, make_shared
-from detcore_rcnn.sampling import check_assigner, flat, sample_regions
+from detcore_rcnn.sampling import check_assigner
 from detcore_rcnn.shared_2fc_bbox_head import Shared2FCBBoxHead
 from detcore_rcnn.single_roi_extractor import SingleRoIExtractor
+from detcore_rcnn.stage import Stage
 
 
 class StandardRoIHead(RoIHead):
@@ -113,17 +110,8 @@ class StandardRoIHead(RoIHead):
             DataError: There is a mask head, and objects without masks.
         """
         sample = self.sample(features, proposals, targets, batch)
-        pooled = self._pool(features, sample.boxes, sample.image)
-        losses = self.bbox_head.loss(self.bbox_head(pooled), sample)
-        if self.mask_head is None:
-            return losses
-        positives = mask_positives(sample)
-        if self.mask_roi_extractor is None:
-            seen = pooled[positives.rows]
-        else:
-            seen = self._pool(features, positives.boxes, positives.image, for_masks=True)
-        own = mask_losses(self.mask_head, seen, positives, targets)
-        return Losses({**losses, **own}, {**losses.metrics, **own.metrics})
+        losses, _ = self.stage.loss(features, sample, targets)
+        return losses
 
     def sample(
         self,
@@ -142,39 +130,21 @@ class StandardRoIHead(RoIHead):
             batch: The images.
             generator: Source of randomness; torch's global one where None.
         """
-
-        def predict(regions: Proposals, assignment: Assignment) -> SamplingPredictions:
-            boxes, image = flat(regions)
-            output = self.bbox_head(self._pool(features, boxes, image))
-            return sampling_predictions(
-                self.bbox_head, output, regions, assignment, targets, self.num_classes
-            )
-
-        return sample_regions(
-            proposals, targets, batch,
-            assigner=self.assigner, sampler=self.sampler, num_classes=self.num_classes,
-            add_gt_as_proposals=self.add_gt_as_proposals, pos_weight=self.pos_weight,
-            predict=predict, generator=generator,
-        )  # fmt: skip
+        return self.stage.sample(features, proposals, targets, batch, generator)
 
     @torch.no_grad()
     def predict(self, features: tuple[Tensor, ...], proposals: Proposals, batch: ImageBatch) -> Detections:
         """See :class:`~detcore.interfaces.RoIHead`."""
-        output = self.bbox_head(self._pool(features, *flat(proposals)))
+        output = self.stage.run(features, proposals)
         found = detect_regions(self.bbox_head, output, proposals, batch, self.postprocess)
-        if self.mask_head is None:
-            return found
-        pool = functools.partial(self._pool, features, for_masks=True)
-        return predict_masks((self.mask_head,), pool, found, batch)
+        masks = self.stage.mask_predictor(features)
+        return predict_masks([masks] if masks else [], found, batch)
 
-    def _pool(
-        self,
-        features: tuple[Tensor, ...],
-        boxes: Float[Tensor, "P 4"],
-        image: Int[Tensor, "P"],
-        for_masks: bool = False,
-    ) -> Float[Tensor, "P C h w"]:
-        """The features of regions that the heads see."""
-        own = self.mask_roi_extractor if for_masks else None
-        pooled = (own or self.bbox_roi_extractor)(features, boxes, image)
-        return pooled if self.shared_head is None else self.shared_head(pooled)  # type: ignore[no-any-return]
+    @property
+    def stage(self) -> Stage:
+        """The parts as they are now."""
+        return Stage(
+            self.bbox_roi_extractor, self.bbox_head, self.assigner, self.sampler,
+            self.num_classes, self.add_gt_as_proposals, self.pos_weight,
+            self.mask_roi_extractor, self.mask_head, self.shared_head,
+        )  # fmt: skip

@@ -24,6 +24,7 @@ def sample_of(labels, boxes=None, weight=None):
         boxes=boxes,
         image=torch.zeros(count).long(),
         real=torch.ones(count).bool(),
+        added=torch.zeros(count).bool(),
         positive=positive,
         labels=labels,
         weight=torch.ones(count) if weight is None else torch.tensor(weight),
