@@ -22,7 +22,21 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 MODULES = ("backbone_", "neck_", "head_", "roi_extractor_", "shared_head_", "layer_")
 #: What must not fall back to "not yet".
-DONE_DETECTORS = ("retinanet_r18_fpn", "retinanet_r50_fpn", "retinanet_r50_caffe_fpn", "retinanet_r101_fpn")
+DONE_DETECTORS = (
+    "retinanet_r18_fpn",
+    "retinanet_r50_fpn",
+    "retinanet_r50_caffe_fpn",
+    "retinanet_r101_fpn",
+    "atss_r50_fpn",
+    "rpn_r50_fpn",
+    "faster_rcnn_r50_fpn",
+    "faster_rcnn_r50_fpn_3class",
+    "faster_rcnn_r50_caffe_dc5",
+    "faster_rcnn_r101_fpn",
+    "giou_faster_rcnn_r18",
+    "mask_rcnn_r50_fpn",
+    "mask_rcnn_r50_gn",
+)
 DONE_MODULES = (
     *(f"backbone_resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     "backbone_resnet50_caffe",
@@ -34,6 +48,10 @@ DONE_MODULES = (
     "neck_fpn_on_output",
     "neck_fpn_gn_relu",
     "neck_fpn_bilinear",
+    "head_shared2fc",
+    "head_convfc_split_convs",
+    "head_fcn_mask_deconv",
+    "roi_extractor_single_align",
 )
 DONE_COMPONENTS = (
     "AnchorGenerator",
@@ -136,7 +154,7 @@ def test_config_translates_or_says_what_is_missing(name):
             text in problem.message for text in ("would need a detcore plugin", "no counterpart in detcore")
         )
     if not problems:
-        assert translated["num_classes"] == 80
+        assert translated["num_classes"] == (1 if config["type"] == "RPN" else 80)
         with without_weights():
             build(translated)
     assert json.dumps(config) == before

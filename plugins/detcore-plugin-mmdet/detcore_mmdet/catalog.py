@@ -20,7 +20,7 @@ from detcore_mmdet.reference_types import REFERENCE_TYPES
 
 GROUP = "detcore_mmdet.translators"
 _FAMILIES = ("assigners", "backbones", "coders", "dense_heads", "detectors", "losses", "necks",
-             "preprocessors", "priors", "samplers")  # fmt: skip
+             "preprocessors", "priors", "roi_heads", "samplers")  # fmt: skip
 
 
 @functools.lru_cache(maxsize=1)

@@ -68,10 +68,10 @@ def test_every_option_is_translated_or_reported(retinanet):
 
 
 def test_all_problems_at_once(retinanet):
-    retinanet["backbone"] = {"type": "RegNet", "arch": "regnetx_800mf"}
+    retinanet["backbone"] = {"type": "HourglassNet", "num_stacks": 2}
     retinanet["neck"]["conv_cfg"] = {"type": "DCN"}
-    retinanet["bbox_head"]["loss_cls"] = {"type": "GHMC", "bins": 30}
-    retinanet["test_cfg"]["nms"]["type"] = "soft_nms"
+    retinanet["bbox_head"]["loss_cls"] = {"type": "AssociativeEmbeddingLoss", "pull_weight": 1}
+    retinanet["test_cfg"]["nms"]["type"] = "made_up_nms"
     with pytest.raises(TranslationError) as raised:
         translate(retinanet)
     assert [problem.path for problem in raised.value.problems] == [
@@ -80,20 +80,61 @@ def test_all_problems_at_once(retinanet):
         "bbox_head.loss_cls.type",
         "test_cfg.nms.type",
     ]
-    assert "'RegNet' (backbone) would need a detcore plugin" in str(raised.value)
+    assert "'HourglassNet' (backbone) would need a detcore plugin" in str(raised.value)
     assert isinstance(raised.value, ConfigError)
 
 
 def test_unknown_detector_names_all_that_is_missing():
     config = {
-        "type": "FasterRCNN",
-        "backbone": {"type": "ResNeXt", "norm_cfg": {"type": "BN"}},
-        "roi_head": {"type": "StandardRoIHead", "bbox_head": {"type": "Shared2FCBBoxHead"}},
+        "type": "PointRend",
+        "backbone": {"type": "HourglassNet", "norm_cfg": {"type": "BN"}},
+        "roi_head": {"type": "PointRendRoIHead", "mask_head": {"type": "CoarseMaskHead"}},
     }
     with pytest.raises(TranslationError) as raised:
         translate(config)
     paths = [problem.path for problem in raised.value.problems]
-    assert paths == ["type", "backbone.type", "roi_head.type", "roi_head.bbox_head.type"]
+    assert paths == ["type", "backbone.type", "roi_head.type", "roi_head.mask_head.type"]
+
+
+def test_two_stages():
+    """Settings of both stages reach their heads; proposals for training are their own."""
+    anchors = {"type": "AnchorGenerator", "scales": [8], "ratios": [1.0], "strides": [4, 8, 16, 32, 64]}
+    assigner = {"type": "MaxIoUAssigner", "pos_iou_thr": 0.7, "neg_iou_thr": 0.3}
+    sampler = {"type": "RandomSampler", "num": 8, "pos_fraction": 0.5, "add_gt_as_proposals": False}
+    proposals = {"nms_pre": 400, "max_per_img": 48, "nms": {"type": "nms", "iou_threshold": 0.7}}
+    extractor = {"type": "SingleRoIExtractor", "out_channels": 256, "featmap_strides": [4, 8, 16, 32]}
+    layer = {"type": "RoIAlign", "output_size": 7, "sampling_ratio": 0}
+    box_head = {"type": "Shared2FCBBoxHead", "num_classes": 7, "roi_feat_size": 7}
+    config = translate(
+        {
+            "type": "FasterRCNN",
+            "backbone": {"type": "ResNet", "depth": 18},
+            "neck": {"type": "FPN", "in_channels": [64, 128, 256, 512], "num_outs": 5},
+            "rpn_head": {"type": "RPNHead", "in_channels": 256, "anchor_generator": anchors},
+            "roi_head": {
+                "type": "StandardRoIHead",
+                "bbox_roi_extractor": {**extractor, "roi_layer": layer},
+                "bbox_head": box_head,
+            },
+            "train_cfg": {
+                "rpn": {"assigner": assigner, "sampler": sampler, "allowed_border": 0},
+                "rpn_proposal": proposals,
+                "rcnn": {"assigner": assigner, "sampler": {**sampler, "add_gt_as_proposals": True}},
+            },
+            "test_cfg": {
+                "rpn": {**proposals, "max_per_img": 64},
+                "rcnn": {"score_thr": 0.05, "nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 100},
+            },
+        }
+    )
+    assert (config["type"], config["num_classes"]) == ("TwoStageDetector", 7)
+    assert config["rpn_head"]["train_postprocess"]["max_per_img"] == 48
+    assert config["rpn_head"]["postprocess"]["max_per_img"] == 64
+    assert config["rpn_head"]["allowed_border"] == 0
+    assert config["roi_head"]["sampler"] == {"type": "RandomSampler", "num": 8, "pos_fraction": 0.5}
+    assert "add_gt_as_proposals" not in config["roi_head"]
+    assert config["roi_head"]["bbox_roi_extractor"]["num_levels"] == 4
+    assert config["roi_head"]["postprocess"]["nms_pre"] is None
 
 
 def test_names_that_nobody_knows(retinanet):

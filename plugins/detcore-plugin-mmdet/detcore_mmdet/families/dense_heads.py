@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detcore_mmdet.families import shared
-from detcore_mmdet.families.postprocess import nms_postprocess
+from detcore_mmdet.families.postprocess import level_nms, nms_postprocess
 from detcore_mmdet.options import Options, Translator
 
 _RETINA_ANCHORS = {
@@ -15,6 +15,13 @@ _RETINA_ANCHORS = {
     "ratios": [0.5, 1.0, 2.0],
     "strides": [8, 16, 32, 64, 128],
 }
+#: The default of the reference's heads with anchors.
+_ANCHORS = {
+    "type": "AnchorGenerator",
+    "scales": [8, 16, 32],
+    "ratios": [0.5, 1.0, 2.0],
+    "strides": [4, 8, 16, 32, 64],
+}
 _CROSS_ENTROPY = {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0}
 _SMOOTH_L1 = {"type": "SmoothL1Loss", "beta": 1 / 9, "loss_weight": 1.0}
 
@@ -23,7 +30,7 @@ def retina_head(o: Options) -> dict[str, Any]:
     """RetinaHead."""
     result = {"type": "RetinaHead", **_alone(o, _RETINA_ANCHORS["strides"])}
     result |= o.same("feat_channels", "stacked_convs")
-    result |= _norm_without_groups(o)
+    result |= shared.norm(o)
     shared.plain_convolutions(o)
     result["prior_generator"] = o.part("anchor_generator", "prior_generator", default=_RETINA_ANCHORS)
     result["bbox_coder"] = o.part("bbox_coder", default={"type": "DeltaXYWHBBoxCoder"})
@@ -59,13 +66,40 @@ def _alone(o: Options, strides: Any) -> dict[str, Any]:
     return {**features, **({} if classes is None else {"num_classes": classes})}
 
 
-def _norm_without_groups(o: Options) -> dict[str, Any]:
-    """``norm_cfg`` of heads whose GN has the usual 32 groups."""
-    result = shared.norm(o)
-    groups = result.pop("num_groups", 32)
-    if groups != 32:
-        o.problem("norm_cfg.num_groups", f"{groups} groups have no counterpart in this head; only 32 have")
+def atss_head(o: Options) -> dict[str, Any]:
+    """ATSSHead."""
+    result = {"type": "ATSSHead", **_alone(o, _ANCHORS["strides"])}
+    result |= o.same("feat_channels", "stacked_convs", "pred_kernel_size")
+    result |= {"norm": None} | shared.norm(o, default="GN")
+    shared.plain_convolutions(o)
+    result |= _anchor_parts(o)
+    result["loss_centerness"] = o.part("loss_centerness", default=_CROSS_ENTROPY)
+    result["reg_decoded_bbox"] = o.take("reg_decoded_bbox", True)
+    result |= anchor_training(o)
+    result["postprocess"] = nms_postprocess(o.test_cfg())
     return result
 
 
-TRANSLATORS: dict[str, Translator] = {"RetinaHead": retina_head}
+def rpn_head(o: Options) -> dict[str, Any]:
+    """RPNHead."""
+    o.only("num_classes", 1)
+    result = {"type": "RPNHead", **_alone(o, _ANCHORS["strides"])}
+    result.pop("num_classes", None)
+    result |= o.same("feat_channels", "num_convs") | _anchor_parts(o) | o.same("reg_decoded_bbox")
+    result |= anchor_training(o)
+    if o.test_cfg().data:
+        result["postprocess"] = level_nms(o.test_cfg())
+    return result
+
+
+def _anchor_parts(o: Options) -> dict[str, Any]:
+    """The parts of a head with anchors, with the reference's defaults."""
+    return {
+        "prior_generator": o.part("anchor_generator", "prior_generator", default=_ANCHORS),
+        "bbox_coder": o.part("bbox_coder", default={"type": "DeltaXYWHBBoxCoder"}),
+        "loss_cls": o.part("loss_cls", default=_CROSS_ENTROPY),
+        "loss_bbox": o.part("loss_bbox", default=_SMOOTH_L1),
+    }
+
+
+TRANSLATORS: dict[str, Translator] = {"ATSSHead": atss_head, "RetinaHead": retina_head, "RPNHead": rpn_head}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detcore_mmdet.families.backbones import pretrained
+from detcore_mmdet.families.postprocess import level_nms
 from detcore_mmdet.options import Options, Translator
 
 #: Types that are nothing but a backbone, a neck and a dense head; what is special is in the head.
@@ -31,6 +32,62 @@ def single_stage(o: Options) -> dict[str, Any]:
     return result
 
 
+def two_stage(o: Options) -> dict[str, Any]:
+    """A detector of two stages."""
+    train, test = o.options("train_cfg"), o.options("test_cfg")
+    result: dict[str, Any] = {"type": "TwoStageDetector"}
+    classes = _classes(o.data.get("roi_head"))
+    result |= {} if classes is None else {"num_classes": classes}
+    result["backbone"] = o.part("backbone")
+    if o.has("neck"):
+        result["neck"] = _neck(o)
+    rpn = o.part("rpn_head", train=train.options("rpn"), test=test.options("rpn"))
+    result["rpn_head"] = rpn
+    result["roi_head"] = o.part("roi_head", train=_of_stages(train), test=test.options("rcnn"))
+    proposals = train.options("rpn_proposal") if train.has("rpn_proposal") else test.options("rpn")
+    if rpn is not None and proposals.data:
+        rpn["train_postprocess"] = level_nms(proposals)
+    result |= preprocessor(o)
+    pretrained(o)
+    o.report.modules += [(name, name) for name in ("backbone", "neck", "rpn_head", "roi_head")]
+    return result
+
+
+def _of_stages(train: Options) -> Options:
+    """``train_cfg.rcnn``; cascades have one for each stage, which their head finds under ``stages``."""
+    stages = train.data.get("rcnn")
+    if not isinstance(stages, (list, tuple)):
+        return train.options("rcnn")
+    train.take("rcnn")
+    return train.nested("rcnn", {"stages": stages})
+
+
+def _classes(roi_head: Any) -> int | None:
+    """The number of classes that the box head states."""
+    head = roi_head.get("bbox_head") if isinstance(roi_head, Mapping) else None
+    head = head[0] if isinstance(head, (list, tuple)) and head else head
+    return head.get("num_classes", 80) if isinstance(head, Mapping) else None
+
+
+def rpn(o: Options) -> dict[str, Any]:
+    """The first stage as a detector of its own."""
+    train, test = o.options("train_cfg"), o.options("test_cfg")
+    result: dict[str, Any] = {"type": "SingleStageDetector", "num_classes": 1, "backbone": o.part("backbone")}
+    if o.has("neck"):
+        result["neck"] = _neck(o)
+    result["head"] = o.part("rpn_head", "head", train=train.options("rpn"), test=test.options("rpn"))
+    train.ignore("rpn_proposal", "there is no second stage")
+    result |= preprocessor(o)
+    pretrained(o)
+    o.report.modules += [
+        ("backbone", "backbone"),
+        ("neck", "neck"),
+        ("bbox_head", "head"),
+        ("rpn_head", "head"),
+    ]
+    return result
+
+
 def _neck(o: Options) -> Any:
     necks = o.data["neck"]
     if not isinstance(necks, (list, tuple)):
@@ -52,4 +109,8 @@ def preprocessor(o: Options) -> dict[str, Any]:
     return {}
 
 
-TRANSLATORS: dict[str, Translator] = dict.fromkeys(SINGLE_STAGE, single_stage)
+TRANSLATORS: dict[str, Translator] = {
+    **dict.fromkeys(SINGLE_STAGE, single_stage),
+    **dict.fromkeys(("FasterRCNN", "MaskRCNN", "CascadeRCNN", "TwoStageDetector"), two_stage),
+    "RPN": rpn,
+}

@@ -35,6 +35,25 @@ def nms_postprocess(test: Options) -> dict[str, Any]:
     return result
 
 
+def level_nms(test: Options) -> dict[str, Any]:
+    """LevelNMSPostprocess: what chooses the proposals of a first stage."""
+    nms = test.options("nms")
+    kind = nms.take("type", "nms")
+    if kind != "nms":
+        test.problem("nms.type", f"the suppression {kind!r} has no counterpart in detcore yet")
+        nms.take_all()
+    test.only("nms_across_levels", False)
+    test.ignore("nms_post", "each level keeps what its suppression leaves")
+    result = {
+        "type": "LevelNMSPostprocess",
+        "nms_pre": _limit(test.take("nms_pre", -1)),
+        "min_bbox_size": _at_least_zero(test.take("min_bbox_size", -1)),
+        "iou_threshold": nms.take("iou_threshold", test.take("nms_thr", 0.7)),
+    }
+    most = test.take("max_per_img", test.take("max_num"))
+    return result if most is None else {**result, "max_per_img": most}
+
+
 def _limit(value: int) -> int | None:
     return value if value > 0 else None
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from detcore.interfaces import Detector
 from detcore.layers import is_batch_norm
-from detcore.structures import Detections, HeadOutput, ImageBatch, ImageGeometry, Losses, Targets
+from detcore.structures import Detections, HeadOutput, ImageBatch, ImageGeometry, Losses, Proposals, Targets
 from detcore.testing import goldens
+from detcore.testing.two_stage_goldens import mask_problems
 from detcore_mmdet.bridge import Imported, import_detector
 from detcore_mmdet.parity.result import Result
 from detcore_mmdet.translation import translation_of
@@ -22,6 +23,9 @@ from detcore_mmdet.translation import translation_of
 OUTPUT_RTOL, OUTPUT_ATOL, LOSS_RTOL, GRADIENT_RTOL = 1e-3, 1e-4, 1e-3, 1e-2
 #: Of boxes, in pixels, and of scores.
 BOX_ATOL, SCORE_RTOL = 0.05, 2e-3
+
+#: Losses of a first stage that is a detector of its own.
+_ALONE = {"loss_rpn_cls": "loss_cls", "loss_rpn_bbox": "loss_bbox"}
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -40,6 +44,8 @@ def compare_detector(name: str, seed: int = 0) -> Result:
         _compare_outputs(detector, batch, meta, data, result)
         detections = detector.predict(batch)
     _compare_detections("predict", detections, data, result)
+    if detections.masks is not None:
+        result.problems += mask_problems("predict", detections, data)
     # decision: boxes are clipped to the file's size, which the reference does before it divides, not after
     _compare_detections("predict_rescale", detections.to_original(batch), data, result, batch.original_sizes)
     deterministic(detector)
@@ -103,12 +109,50 @@ def _compare_outputs(
     if detector.neck is not None:
         features = detector.neck(features)
         _compare_maps("raw/neck", features, meta, data, result)
-    output = detector.head(features, batch)
+    name = "rpn_head" if hasattr(detector, "rpn_head") else "bbox_head"
+    head = detector.rpn_head if name == "rpn_head" else detector.head
+    output, count = head(features, batch), 0
     for index, maps in enumerate(reference_maps(output)):
-        _compare_maps(f"raw/bbox_head/{index}", maps, meta, data, result, "forward")
-    recorded = {name.split("/")[2] for name in meta["tensors"] if name.startswith("raw/bbox_head/")}
-    if len(recorded) != index + 1:
-        result.problems.append(f"raw/bbox_head: {index + 1} outputs, the reference has {len(recorded)}")
+        _compare_maps(f"raw/{name}/{index}", maps, meta, data, result, "forward")
+        count += 1
+    recorded = {key.split("/")[2] for key in meta["tensors"] if key.startswith(f"raw/{name}/")}
+    if len(recorded) != count:
+        result.problems.append(f"raw/{name}: {count} outputs, the reference has {len(recorded)}")
+    if name == "rpn_head":
+        _compare_second_stage(detector, features, head.propose(output, batch), batch, meta, data, result)
+
+
+def _compare_second_stage(
+    detector: Any,
+    features: tuple[Tensor, ...],
+    proposals: Proposals,
+    batch: ImageBatch,
+    meta: Mapping[str, Any],
+    data: Arrays,
+    result: Result,
+) -> None:
+    """Region features and box predictions; rows follow the proposals, so only where none is padding."""
+    for i, kept in enumerate(proposals.valid):
+        if f"proposals_predict/{i}/bboxes" in data:
+            wanted = data[f"proposals_predict/{i}/bboxes"]
+            ours = proposals.boxes[i][kept][: len(wanted)]
+            result.compare("forward", f"proposals {i}", ours, wanted, rtol=1e-3, atol=BOX_ATOL)
+    if not proposals.valid.all():
+        return
+    outputs: dict[str, Any] = {}
+    hooks = [
+        part.register_forward_hook(lambda _m, _i, output, name=name: outputs.__setitem__(name, output))
+        for name, part in detector.roi_head.named_children()
+    ]
+    detector.roi_head.predict(features, proposals, batch)
+    for hook in hooks:
+        hook.remove()
+    for name, output in outputs.items():
+        several = not isinstance(output, Tensor)
+        for j, value in enumerate(output if several else [output]):
+            key = f"raw/roi_head.{name}/{j}" if several else f"raw/roi_head.{name}"
+            if f"{key}#idx" in data:
+                _compare_one(key, value.flatten(1) if several else value, meta, data, result, "forward")
 
 
 def reference_maps(output: HeadOutput) -> Iterator[list[Tensor]]:
@@ -120,7 +164,7 @@ def reference_maps(output: HeadOutput) -> Iterator[list[Tensor]]:
             continue
         value = value[..., None] if value.dim() == 2 else value
         per_cell = value.shape[1] // cells
-        levels = torch.split(value, [h * w * per_cell for h, w in output.levels], 1)  # type: ignore[no-untyped-call]
+        levels = torch.split(value, [h * w * per_cell for h, w in output.levels], 1)
         yield [
             level.reshape(len(level), h, w, -1).permute(0, 3, 1, 2)
             for level, (h, w) in zip(levels, output.levels, strict=True)
@@ -135,14 +179,18 @@ def _compare_maps(
         if f"{key}#idx" not in data:
             result.problems.append(f"{key}: the reference has no such output")
             continue
-        if list(value.shape) != meta["tensors"][key]:
-            result.problems.append(
-                f"{key}: shape {list(value.shape)}, the reference has {meta['tensors'][key]}"
-            )
-            continue
-        got = value.reshape(-1)[torch.from_numpy(data[f"{key}#idx"])]
-        spread = max(float(data[f"{key}#stat"][1]), 1e-6)
-        result.compare(section, key, got, data[f"{key}#val"], rtol=OUTPUT_RTOL, atol=OUTPUT_ATOL * spread)
+        _compare_one(key, value, meta, data, result, section)
+
+
+def _compare_one(
+    key: str, value: Tensor, meta: Mapping[str, Any], data: Arrays, result: Result, section: str
+) -> None:
+    if list(value.shape) != meta["tensors"][key]:
+        result.problems.append(f"{key}: shape {list(value.shape)}, the reference has {meta['tensors'][key]}")
+        return
+    got = value.reshape(-1)[torch.from_numpy(data[f"{key}#idx"])]
+    spread = max(float(data[f"{key}#stat"][1]), 1e-6)
+    result.compare(section, key, got, data[f"{key}#val"], rtol=OUTPUT_RTOL, atol=OUTPUT_ATOL * spread)
 
 
 # ----------------------------------------------------------------------------------------------- detections
@@ -201,6 +249,7 @@ def _compare_losses(case: str, losses: Losses, data: Arrays, result: Result) -> 
     total = recorded.pop("TOTAL")
     result.compare("loss", f"{prefix}TOTAL", losses.total.reshape(1), total.reshape(1), rtol=LOSS_RTOL)
     for name, value in recorded.items():
+        name = name if name in losses or name not in _ALONE else _ALONE[name]
         if name in losses:
             scale = max(abs(float(value.sum())), 1e-3 * abs(float(total.sum())))
             result.compare(

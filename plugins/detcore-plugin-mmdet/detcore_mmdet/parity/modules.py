@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from detcore.interfaces import BBoxHead, RoIExtractor
 from detcore.serialize import build
 from detcore.testing import goldens
 from detcore.weights import without_weights
@@ -26,25 +28,45 @@ def compare_module(name: str, seed: int = 0) -> Result:
     meta, data = goldens.model(name, seed)
     translation, result = translation_of(meta["config"]), Result()
     with without_weights():
-        module = build(translation.config).eval()
+        module = build({**translation.config, **_of_call(meta)}).eval()
     weights = goldens.weights(meta)
     keys = match_keys(module, weights, translation.report)
     load(module, weights, keys, name)
     inputs = [torch.from_numpy(array).requires_grad_() for array in goldens.rules().inputs(meta)]
-    outputs = module(inputs[0] if len(inputs) == 1 else tuple(inputs))
-    for i, output in enumerate(outputs):
-        key = f"out/{i}"
+    outputs = _outputs(module, meta, inputs)
+    for key, output in outputs.items():
         if list(output.shape) != meta["tensors"].get(key):
-            result.problems.append(
-                f"{key}: shape {list(output.shape)}, the reference has {meta['tensors'].get(key)}"
-            )
+            wanted = meta["tensors"].get(key)
+            result.problems.append(f"{key}: shape {list(output.shape)}, the reference has {wanted}")
             continue
         got = output.reshape(-1)[torch.from_numpy(data[f"{key}#idx"])]
         atol = OUTPUT_ATOL * max(float(data[f"{key}#stat"][1]), 1e-6)
         result.compare("forward", key, got, data[f"{key}#val"], rtol=OUTPUT_RTOL, atol=atol)
     if "gradcheck/L" in data:  # the largest modules were recorded without
-        _compare_gradients(module, keys.mapped, outputs, inputs, meta["inputs"], data, result)
+        _compare_gradients(module, keys.mapped, list(outputs.values()), inputs, meta["inputs"], data, result)
     return result
+
+
+def _of_call(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What the reference takes per call, and a component here as a parameter."""
+    factor = re.search(r"roi_scale_factor=([\d.]+)", meta.get("call", ""))
+    return {"roi_scale_factor": float(factor[1])} if factor else {}
+
+
+def _outputs(module: Any, meta: Mapping[str, Any], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The module's outputs, by the names that the golden has for them."""
+    first = inputs[0]
+    if isinstance(module, RoIExtractor):
+        truths = [goldens.rules().random_gt(meta["seed"], 6, 128, 160, 1, 1, 1, f"roi{i}") for i in range(2)]
+        boxes = torch.cat([torch.from_numpy(truth["boxes"]) for truth in truths])
+        return {"out": module(tuple(inputs), boxes, torch.arange(2).repeat_interleave(6))}
+    if isinstance(module, BBoxHead):
+        if first.dim() == 2:  # the reference's plainest head does not flatten its input
+            side = meta["config"]["roi_feat_size"]
+            first = first.reshape(len(first), -1, side, side)
+        return {f"out/{i}": output.flatten(1) for i, output in enumerate(module(first))}
+    found = module(first if len(inputs) == 1 else tuple(inputs))
+    return {"out": found} if isinstance(found, Tensor) else {f"out/{i}": o for i, o in enumerate(found)}
 
 
 def _compare_gradients(

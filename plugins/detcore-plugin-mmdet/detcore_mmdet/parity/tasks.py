@@ -89,7 +89,7 @@ def _priors(generator: Any, case: Case, result: Result) -> None:
 
 def _valid(priors: Priors, outputs: Mapping[str, Any], result: Result) -> None:
     valid = torch.ones(1, len(priors), dtype=torch.bool) if priors.valid is None else priors.valid
-    levels = torch.split(valid[0], [level.count for level in priors.levels])  # type: ignore[no-untyped-call]
+    levels = torch.split(valid[0], [level.count for level in priors.levels])
     if "flags" in outputs:
         wrong = sum(int((got != want).sum()) for got, want in zip(levels, outputs["flags"], strict=True))
     else:
