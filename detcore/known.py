@@ -25,6 +25,7 @@ PACKAGE_OF: dict[str, str] = {
     "FPN": "detcore-plugin-fpn",
     "FocalLoss": "detcore-plugin-losses",
     "GIoULoss": "detcore-plugin-losses",
+    "GenericRoIExtractor": "detcore-plugin-rcnn",
     "IoULoss": "detcore-plugin-losses",
     "KittiDataset": "detcore-plugin-data",
     "L1Loss": "detcore-plugin-losses",

@@ -11,7 +11,7 @@ from detcore import config
 from detcore.serialize import as_spec
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = {"compose.py": ["--steps", "120"]}
+PROGRAMS = {"compose.py": ["--steps", "120"], "faster_rcnn_compose.py": ["--steps", "80"]}
 READMES = sorted((ROOT / "plugins").glob("*/README.md"))
 
 
@@ -19,8 +19,9 @@ def test_every_program_is_run():
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(PROGRAMS)
 
 
-def test_compose_learns(tmp_path):
-    command = [sys.executable, str(ROOT / "examples" / "compose.py"), *PROGRAMS["compose.py"]]
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_compose_learns(tmp_path, name):
+    command = [sys.executable, str(ROOT / "examples" / name), *PROGRAMS[name]]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stderr
     found = re.search(r"found (\d+)% of the boxes in unseen pictures", result.stdout.splitlines()[-1])

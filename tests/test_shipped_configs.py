@@ -84,10 +84,11 @@ def _inside(value, path):
 
 def wrong_values(parameter):
     """Values that the parameter must refuse: of other types, and outside of its ranges and choices."""
-    yield {"no": "mapping"}
     schema = {} if parameter.is_part else TypeAdapter(harden(parameter.annotation)).json_schema()
     branches = [schema, *schema.get("anyOf", [])]
     kinds = {branch.get("type") for branch in branches}
+    if "object" not in kinds:
+        yield {"no": "mapping"}
     if not kinds & {"string", None}:
         yield "nonsense"
     if not kinds & {"integer", "number", None}:

@@ -47,8 +47,9 @@ def rpn(**arguments):
 
 
 def roi_head(**arguments):
+    low_quality = "mask_head" in arguments
     return StandardRoIHead.spec(
-        assigner=assigner(pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5, match_low_quality=False),
+        assigner=assigner(pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5, match_low_quality=low_quality),
         sampler=EVERYTHING,
         postprocess=NMSPostprocess.spec(score_thr=0.01, nms_pre=None, min_bbox_size=None),
         **arguments,

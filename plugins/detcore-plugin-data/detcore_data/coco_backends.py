@@ -95,6 +95,7 @@ def evaluate(
     iou_type: str,
     max_dets: Sequence[int],
     backend: Backend,
+    class_agnostic: bool = False,
 ) -> Evaluation:
     """Compares detections with ground truth.
 
@@ -104,15 +105,17 @@ def evaluate(
         iou_type: ``bbox`` or ``segm``.
         max_dets: Numbers of detections per image and class, rising.
         backend: Which program does it.
+        class_agnostic: Whether all are of one class.
     """
     ids = records.image_ids.tolist()
     images = [
         {"id": i, "height": h, "width": w} for i, (h, w) in zip(ids, records.sizes.tolist(), strict=True)
     ]
-    categories = [{"id": label, "name": name} for label, name in enumerate(records.class_map.names)]
+    names = ("object",) if class_agnostic else records.class_map.names
+    categories = [{"id": label, "name": name} for label, name in enumerate(names)]
     shared = {"images": images, "categories": categories}
-    truth = {**shared, "annotations": _truth(records, iou_type)}
-    detections = {**shared, "annotations": _detections(found, set(ids), iou_type)}
+    truth = {**shared, "annotations": _truth(records, iou_type, class_agnostic)}
+    detections = {**shared, "annotations": _detections(found, set(ids), iou_type, class_agnostic)}
     run = _pycocotools if backend == "pycocotools" else _faster_coco_eval
     result = run(truth, detections, iou_type, list(max_dets))
     return Evaluation(
@@ -156,7 +159,7 @@ def _faster_coco_eval(
     return evaluation
 
 
-def _truth(records: Records, iou_type: str) -> list[dict[str, Any]]:
+def _truth(records: Records, iou_type: str, class_agnostic: bool) -> list[dict[str, Any]]:
     """COCO's annotations, numbered from 1 (0 means unmatched to pycocotools)."""
     every = range(len(records.class_map))
     annotations = records.annotations
@@ -176,12 +179,14 @@ def _truth(records: Records, iou_type: str) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"image_id": image_ids[i], "bbox": box, "area": area, "iscrowd": int(ignore)}
         if iou_type == "segm" and records.segmentations is not None:
             row["segmentation"] = records.segmentations.encode(int(annotations.segments[i]), tuple(sizes[i]))
-        for category in every if any_class else (label,):
+        for category in (0,) if class_agnostic else every if any_class else (label,):
             rows.append({**row, "category_id": category, "id": len(rows) + 1})
     return rows
 
 
-def _detections(found: Mapping[int, ImageDetections], known: set[int], iou_type: str) -> list[dict[str, Any]]:
+def _detections(
+    found: Mapping[int, ImageDetections], known: set[int], iou_type: str, class_agnostic: bool
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for image_id, item in found.items():
         if image_id not in known:
@@ -192,7 +197,8 @@ def _detections(found: Mapping[int, ImageDetections], known: set[int], iou_type:
         for box, score, label, mask in zip(
             boxes, item.scores.tolist(), item.labels.tolist(), masks, strict=True
         ):
-            row = {"image_id": image_id, "category_id": label, "bbox": box, "score": score, "iscrowd": 0}
+            category = 0 if class_agnostic else label
+            row = {"image_id": image_id, "category_id": category, "bbox": box, "score": score, "iscrowd": 0}
             row |= (
                 {"area": box[2] * box[3]}
                 if mask is None

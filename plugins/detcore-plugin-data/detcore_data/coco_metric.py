@@ -43,6 +43,7 @@ class CocoMetric(Metric):
         max_dets: Numbers of detections per image and class that count for the recalls; the last one counts
             for the precision too.
         classwise: Whether each class is measured on its own as well.
+        class_agnostic: Whether all objects and detections are of one class, as for proposals.
         unseen: What becomes of images that were never updated: ``miss`` counts their objects as missed, as
             the reference does; ``skip`` leaves them out, for evaluation on a part of the dataset. Both are
             logged.
@@ -55,11 +56,15 @@ class CocoMetric(Metric):
         backend: Backend = "pycocotools",
         max_dets: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 10, 100),
         classwise: bool = False,
+        class_agnostic: bool = False,
         unseen: Literal["miss", "skip"] = "miss",
     ) -> None:
         check_backend(backend)
         if list(max_dets) != sorted(set(max_dets)):
             raise ValueError(f"max_dets should rise, got {max_dets}")
+        if classwise and class_agnostic:
+            raise ValueError("classwise and class_agnostic exclude each other; set one of them to false")
+        self.class_agnostic = class_agnostic
         self.iou_types, self.backend, self.max_dets = iou_types, backend, max_dets
         self.classwise, self.unseen = classwise, unseen
         self._records: Records | None = None
@@ -119,7 +124,12 @@ class CocoMetric(Metric):
         return numbers
 
     def per_class(self) -> dict[str, dict[str, float | None]]:
-        """The same numbers for each class, by its name; of boxes, or of masks where only they count."""
+        """The same numbers for each class, by its name; of boxes, or of masks where only they count.
+
+        None with ``class_agnostic``.
+        """
+        if self.class_agnostic:
+            return {}
         evaluation = next(iter(self._evaluate().values()))
         names = self._started().class_map.names
         return {name: _summary(evaluation, label) for label, name in enumerate(names)}
@@ -135,7 +145,7 @@ class CocoMetric(Metric):
         if unseen and self.unseen == "skip":
             records = records.keep_images(torch.isin(records.image_ids, torch.tensor(list(found))))
         return {
-            iou_type: evaluate(records, found, iou_type, self.max_dets, self.backend)
+            iou_type: evaluate(records, found, iou_type, self.max_dets, self.backend, self.class_agnostic)
             for iou_type in self.iou_types
         }
 

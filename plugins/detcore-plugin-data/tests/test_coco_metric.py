@@ -134,6 +134,24 @@ def test_per_class(shapes, backend):
 
 
 @backends
+def test_proposals_have_no_class(shapes, backend):
+    data, path = shapes
+    found = noisy(data, 4)
+    proposals = {i: item.replace(labels=torch.zeros_like(item.labels)) for i, item in found.items()}
+    one_class = json.loads(path.read_text())
+    one_class["categories"] = [{"id": 7, "name": "object"}]
+    for row in one_class["annotations"]:
+        row["category_id"] = 7
+    other = path.parent / "one_class.json"
+    other.write_text(json.dumps(one_class))
+    expected = reference(other, proposals, (7,))
+    for detections in (found, proposals):
+        metric = run(data, detections, backend=backend, class_agnostic=True)
+        assert metric.compute() == {name: pytest.approx(value, abs=1e-12) for name, value in expected.items()}
+        assert metric.per_class() == {}
+
+
+@backends
 def test_the_truth_itself(shapes, backend):
     data, _ = shapes
     found = {}
@@ -302,6 +320,7 @@ def test_not_started():
     [
         ({"max_dets": (100, 10)}, r"max_dets should rise, got \(100, 10\)"),
         ({"max_dets": ()}, "max_dets"),
+        ({"classwise": True, "class_agnostic": True}, "classwise and class_agnostic exclude each other"),
         ({"iou_types": ("box",)}, "iou_types"),
         ({"backend": "mine"}, "backend"),
     ],

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from detcore_rcnn.cascade_roi_head import CascadeRoIHead
     from detcore_rcnn.conv_fc_bbox_head import ConvFCBBoxHead
     from detcore_rcnn.fcn_mask_head import FCNMaskHead
+    from detcore_rcnn.generic_roi_extractor import GenericRoIExtractor
     from detcore_rcnn.level_nms import LevelNMSPostprocess
     from detcore_rcnn.rpn_head import RPNHead
     from detcore_rcnn.shared_2fc_bbox_head import Shared2FCBBoxHead
@@ -20,6 +21,7 @@ __all__ = [
     "CascadeRoIHead",
     "ConvFCBBoxHead",
     "FCNMaskHead",
+    "GenericRoIExtractor",
     "LevelNMSPostprocess",
     "RPNHead",
     "Shared2FCBBoxHead",
@@ -32,6 +34,7 @@ _HOME = {
     "CascadeRoIHead": "cascade_roi_head",
     "ConvFCBBoxHead": "conv_fc_bbox_head",
     "FCNMaskHead": "fcn_mask_head",
+    "GenericRoIExtractor": "generic_roi_extractor",
     "LevelNMSPostprocess": "level_nms",
     "RPNHead": "rpn_head",
     "Shared2FCBBoxHead": "shared_2fc_bbox_head",
