@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from detcore import registry as registry
+    from detcore import registry
+    from detcore.checkpoint import load, save
     from detcore.component import Component, Part, Spec, make, wired
     from detcore.detectors import ImagePreprocessor, SingleStageDetector, TwoStageDetector
     from detcore.errors import (
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         DetcoreError,
         UnknownComponentError,
     )
-    from detcore.checkpoint import load, save
     from detcore.serialize import build, dump
     from detcore.structures import (
         ClassMap,
@@ -59,7 +59,33 @@ _HOME = {
 }
 _SUBMODULES = frozenset({"registry", "config", "errors", "component", "structures", "interfaces", "boxes"})
 
-__all__ = [*sorted(_HOME), "__version__", "registry"]
+__all__ = [
+    "BrokenPluginError",
+    "CheckpointError",
+    "ClassMap",
+    "Component",
+    "ConfigError",
+    "DataError",
+    "DetcoreError",
+    "Detections",
+    "FeatureSpec",
+    "ImageBatch",
+    "ImagePreprocessor",
+    "Part",
+    "SingleStageDetector",
+    "Spec",
+    "Targets",
+    "TwoStageDetector",
+    "UnknownComponentError",
+    "__version__",
+    "build",
+    "dump",
+    "load",
+    "make",
+    "registry",
+    "save",
+    "wired",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -67,9 +67,9 @@ def _save_file(detector: Detector, path: Path, config: dict[str, Any], classes: 
 
 
 def _save_folder(detector: Detector, path: Path, config: dict[str, Any], classes: dict[str, Any]) -> None:
-    if path.exists() and not (path / WEIGHTS).is_file():
-        if not path.is_dir() or any(path.iterdir()):
-            raise CheckpointError(f"{path} exists and is no detcore checkpoint; choose another path")
+    foreign = path.exists() and not (path / WEIGHTS).is_file()
+    if foreign and (not path.is_dir() or any(path.iterdir())):
+        raise CheckpointError(f"{path} exists and is no detcore checkpoint; choose another path")
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     retired = temporary.with_name(temporary.name + ".old")
     try:
@@ -112,7 +112,9 @@ def _tied(module: torch.nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     """Names that share their storage with one in the file: tied weights are stored once."""
     own = module.state_dict()
     stored = {own[name].data_ptr() for name in weights if name in own and own[name].numel()}
-    return [n for n, tensor in own.items() if n not in weights and tensor.numel() and tensor.data_ptr() in stored]
+    return [
+        n for n, tensor in own.items() if n not in weights and tensor.numel() and tensor.data_ptr() in stored
+    ]
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -129,7 +131,9 @@ def _read_file(path: Path) -> tuple[dict[str, Any], ClassMap, dict[str, Tensor]]
     weights, header = _tensors(path)
     for key in (_CONFIG_KEY, _CLASSES_KEY):
         if key not in header:
-            raise CheckpointError(f"{path}: no {key!r} in its header; it holds weights only, not a detcore detector")
+            raise CheckpointError(
+                f"{path}: no {key!r} in its header; it holds weights only, not a detcore detector"
+            )
     return json.loads(header[_CONFIG_KEY]), _class_map(header[_CLASSES_KEY], path), weights
 
 

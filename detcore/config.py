@@ -56,7 +56,9 @@ class Config:
             if not equals or not path.strip():
                 raise ConfigError(f"override {assignment!r} should read key.path=value", self.source)
             value = parse_yaml(text, f"override {assignment!r}").data
-            layer = Config(_assign(layer.data, path.strip().split("."), value, path), dict(layer.origins), self.source)
+            layer = Config(
+                _assign(layer.data, path.strip().split("."), value, path), dict(layer.origins), self.source
+            )
             origins = {p: "command line" for p, _ in leaves(value, path.strip())}
             layer.origins = {**_without(layer.origins, path.strip()), **origins}
         return layer
@@ -85,7 +87,9 @@ def _load(source: str, relative_to: Path | None, chain: tuple[str, ...]) -> Conf
     if isinstance(bases, str):
         bases = [bases]
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError([Problem("extends", f"expected a file, a recipe or a list of them, got {bases!r}")], source)
+        raise ConfigError(
+            [Problem("extends", f"expected a file, a recipe or a list of them, got {bases!r}")], source
+        )
     merged = Config({}, {}, source)
     for base in bases:
         merged = merge(merged, _load(base, path.parent, (*chain, str(path))))
@@ -161,7 +165,9 @@ def _assign(data: Any, steps: Sequence[str], value: Any, path: str) -> Any:
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every scalar (and empty collection) below a value, with its path."""
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
     below = list(items)
     if not below:
         yield path, value
@@ -189,7 +195,9 @@ def recipe_path(entry: registry.Entry) -> Path:
         path = Path(folder, *below, f"{entry.name}.yaml")
         if path.is_file():
             return path
-    raise ConfigError(f"recipe {entry.name!r} of {entry.distribution} {entry.version} is not in {entry.target}")
+    raise ConfigError(
+        f"recipe {entry.name!r} of {entry.distribution} {entry.version} is not in {entry.target}"
+    )
 
 
 def _locate(source: str, relative_to: Path | None) -> tuple[Path, registry.Entry | None]:
@@ -203,7 +211,9 @@ def _locate(source: str, relative_to: Path | None) -> tuple[Path, registry.Entry
         near = did_you_mean(source, known)
         listing = f"recipes: {', '.join(sorted(known))}" if known else "no recipe is installed"
         hint = f"{near} " if near else ""
-        raise ConfigError(f"{source!r} is neither a file (.yaml, .toml, .json) nor an installed recipe; {hint}{listing}")
+        raise ConfigError(
+            f"{source!r} is neither a file (.yaml, .toml, .json) nor an installed recipe; {hint}{listing}"
+        )
     return recipe_path(known[source]), known[source]
 
 
@@ -244,7 +254,11 @@ class _Loader(yaml.SafeLoader):
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("merge", r"<<", ["<"]),
 ):
@@ -277,7 +291,9 @@ def parse_yaml(text: str, name: str) -> Config:
     return Config(data if data is not None or node is not None else {}, origins, name)  # type: ignore[arg-type]
 
 
-def _construct(loader: yaml.SafeLoader, node: yaml.Node, path: str, name: str, origins: dict[str, str]) -> Any:
+def _construct(
+    loader: yaml.SafeLoader, node: yaml.Node, path: str, name: str, origins: dict[str, str]
+) -> Any:
     here = f"{name}:{node.start_mark.line + 1}"
     if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
         raise ConfigError(f"{here}: the tag {node.tag!r} is not allowed; configurations hold plain data")
@@ -302,7 +318,9 @@ def _refuse_duplicates(node: yaml.MappingNode, name: str) -> None:
     for key, _ in node.value:
         line = key.start_mark.line + 1
         if key.value in seen and key.value != "<<":
-            raise ConfigError(f"{name}:{line}: the key {key.value!r} was already given in line {seen[key.value]}")
+            raise ConfigError(
+                f"{name}:{line}: the key {key.value!r} was already given in line {seen[key.value]}"
+            )
         seen[key.value] = line
 
 
@@ -343,7 +361,10 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
-    for _tag_name, _regexp in _resolvers:  # quotes what either our loader or a YAML 1.1 reader takes for no text
+    for (
+        _tag_name,
+        _regexp,
+    ) in _resolvers:  # quotes what either our loader or a YAML 1.1 reader takes for no text
         _Dumper.add_implicit_resolver(_tag_name, _regexp, [_first])
 
 

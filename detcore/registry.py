@@ -57,7 +57,9 @@ class Entry:
         Raises:
             BrokenPluginError: The import fails, for whatever reason, or the attribute does not exist.
         """
-        point = importlib_metadata.EntryPoint(name=self.name, value=self.target, group=GROUP_PREFIX + self.kind)
+        point = importlib_metadata.EntryPoint(
+            name=self.name, value=self.target, group=GROUP_PREFIX + self.kind
+        )
         try:
             return point.load()
         except KeyboardInterrupt:
@@ -85,7 +87,9 @@ class Registry:
     def __init__(self, entries: Iterable[Entry], classes: dict[Entry, type] | None = None) -> None:
         self._classes = dict(classes or {})
         unique = dict.fromkeys(entries)
-        self.entries: tuple[Entry, ...] = tuple(sorted(unique, key=lambda e: (e.kind, e.name, e.distribution)))
+        self.entries: tuple[Entry, ...] = tuple(
+            sorted(unique, key=lambda e: (e.kind, e.name, e.distribution))
+        )
 
     @classmethod
     def installed(cls) -> Registry:
@@ -211,14 +215,17 @@ def disabled_distributions() -> frozenset[str]:
 
 
 def read_entries() -> Iterator[Entry]:
-    """Every entry point below ``detcore.``, hooks and recipes included. Distributions whose metadata is damaged are passed over."""
+    """Every entry point below ``detcore.``, hooks and recipes included.
+
+    Distributions whose metadata is damaged are passed over.
+    """
     off = disabled_distributions()
     seen: set[str] = set()
     for distribution in importlib_metadata.distributions():
         try:
             name, version = distribution.metadata["Name"], distribution.version
             points = list(distribution.entry_points) if name else []
-        except Exception:  # noqa: S112 - unreadable metadata breaks only its own distribution
+        except Exception:  # unreadable metadata breaks only its own distribution
             continue
         key = normalise(name or "")
         if not name or key in seen:  # the first on sys.path is the one that Python imports

@@ -65,7 +65,9 @@ class _Writer:
         }
 
     def parameter(self, parameter: Parameter, description: str) -> dict[str, Any]:
-        schema = TypeAdapter(harden(parameter.annotation), config={"arbitrary_types_allowed": True}).json_schema()
+        schema = TypeAdapter(
+            harden(parameter.annotation), config={"arbitrary_types_allowed": True}
+        ).json_schema()
         self.definitions |= {name: self.resolve(body) for name, body in schema.pop("$defs", {}).items()}
         result = self.resolve(schema)
         if description:

@@ -92,7 +92,11 @@ def as_spec(
 def _check_supplied(spec: Spec[Any], supplied: Mapping[str, Any]) -> None:
     known = {p.name for p in signature_of(spec.type).parameters.values() if p.wired}
     problems = [
-        Problem(name, f"{spec.type.__name__} has no wired parameter {name!r}", f"it has: {', '.join(known) or 'none'}")
+        Problem(
+            name,
+            f"{spec.type.__name__} has no wired parameter {name!r}",
+            f"it has: {', '.join(known) or 'none'}",
+        )
         for name in supplied
         if name not in known
     ]
@@ -112,7 +116,9 @@ def _with_objects(config: Mapping[str, Any], objects: Mapping[str, Any]) -> dict
         elif isinstance(place, MutableMapping):
             place[last] = value
         else:
-            raise ConfigError([Problem(path, "no such place in the configuration", "check the paths of `objects`")])
+            raise ConfigError(
+                [Problem(path, "no such place in the configuration", "check the paths of `objects`")]
+            )
     return data
 
 
@@ -121,7 +127,9 @@ def _step(place: Any, step: str, path: str) -> Any:
         return place[step]
     if isinstance(place, list) and step.isdigit() and int(step) < len(place):
         return place[int(step)]
-    raise ConfigError([Problem(path, f"no such place in the configuration (at {step!r})", "check the paths of `objects`")])
+    raise ConfigError(
+        [Problem(path, f"no such place in the configuration (at {step!r})", "check the paths of `objects`")]
+    )
 
 
 def dump(component: Component | Spec[Any], objects: MutableMapping[str, Any] | None = None) -> dict[str, Any]:
@@ -162,7 +170,9 @@ class _Dumper:
             self.objects[path] = item
             return
         remedy = "register it as an entry point, or pass objects={} to collect it"
-        self.problems.append(Problem(path, f"{cls.__qualname__} is not registered by any distribution", remedy))
+        self.problems.append(
+            Problem(path, f"{cls.__qualname__} is not registered by any distribution", remedy)
+        )
 
     def value(self, value: Any, path: str) -> Any:
         if isinstance(value, (Component, Spec)):
@@ -174,7 +184,10 @@ class _Dumper:
         if isinstance(value, Enum):
             return self.value(value.value, path)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {f.name: self.value(getattr(value, f.name), join_path(path, f.name)) for f in dataclasses.fields(value)}
+            return {
+                f.name: self.value(getattr(value, f.name), join_path(path, f.name))
+                for f in dataclasses.fields(value)
+            }
         if isinstance(value, Mapping) or hasattr(value, "items"):
             return {str(k): self.value(v, join_path(path, k)) for k, v in value.items()}
         if isinstance(value, (Sequence, set, frozenset)) or hasattr(value, "__iter__"):

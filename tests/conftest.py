@@ -45,7 +45,10 @@ class ToyAssigner(Assigner):
     """Every prior to the first ground truth."""
 
     def __init__(
-        self, *, pos_thr: Annotated[float, Field(ge=0, le=1)] = 0.5, neg_thr: Annotated[float, Field(ge=0, le=1)] = 0.4
+        self,
+        *,
+        pos_thr: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        neg_thr: Annotated[float, Field(ge=0, le=1)] = 0.4,
     ) -> None:
         super().__init__()
         if neg_thr > pos_thr:
@@ -118,7 +121,8 @@ TOYS = (ToyBackbone, ToyNeck, ToyAssigner, ToyLoss, ToyHead)
 def toys():
     """The toy classes by name, registered beside what is installed, as distribution ``toys``."""
     classes = {
-        registry.Entry(toy.kind, toy.__name__, "toys", "1.0", f"{toy.__module__}:{toy.__name__}"): toy for toy in TOYS
+        registry.Entry(toy.kind, toy.__name__, "toys", "1.0", f"{toy.__module__}:{toy.__name__}"): toy
+        for toy in TOYS
     }
     installed = registry.current()
     with registry.use(registry.Registry([*installed.entries, *classes], classes)):

@@ -51,7 +51,7 @@ def test_saving_again_replaces(model, tmp_path):
 def test_a_foreign_folder_is_not_replaced(model, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "only_copy.tex").write_text("...")
-    with pytest.raises(CheckpointError, match="thesis exists and is no detcore checkpoint"):
+    with pytest.raises(CheckpointError, match=r"thesis exists and is no detcore checkpoint"):
         detcore.save(model, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "only_copy.tex").exists()
 
@@ -62,7 +62,7 @@ def test_a_failed_save_leaves_the_old_one(model, toys, tmp_path):
 
     detcore.save(model, tmp_path / "run")
     model.head.assigner = Mine()
-    with pytest.raises(ConfigError, match="head.assigner: .*Mine is not registered"):
+    with pytest.raises(ConfigError, match=r"head.assigner: .*Mine is not registered"):
         detcore.save(model, tmp_path / "run")
     assert detcore.load(tmp_path / "run").head.assigner.__class__ is toys["ToyAssigner"]
 

@@ -37,7 +37,9 @@ def test_list_one_kind(toys):
 
 
 def test_list_unknown_kind(toys):
-    with pytest.raises(UnknownComponentError, match="no component of kind 'neck' is installed; did you mean 'necks'"):
+    with pytest.raises(
+        UnknownComponentError, match="no component of kind 'neck' is installed; did you mean 'necks'"
+    ):
         invoke("list", "neck")
 
 
@@ -68,7 +70,10 @@ def test_config_check(toys, toy_config, tmp_path):
     path = tmp_path / "model.yaml"
     path.write_text(to_yaml(toy_config))
     assert invoke("config", "check", str(path)).output.endswith("ok\n")
-    with pytest.raises(ConfigError, match=r"model.yaml: head.asigner \(command line\): unknown parameter 'asigner'; did you mean 'assigner'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"model.yaml: head.asigner \(command line\): unknown parameter 'asigner'; did you mean 'assigner'",
+    ):
         invoke("config", "check", str(path), "head.asigner=1")
 
 
@@ -85,7 +90,9 @@ def test_schema(toys):
 
 def test_errors_have_no_traceback(tmp_path):
     code = "import sys; sys.argv = ['detcore', 'config', 'check', 'gone.yaml']; from detcore.cli import main; main()"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
     assert result.returncode == 2
     assert "ConfigError: gone.yaml: no such file" in result.stderr
     assert "Traceback" not in result.stderr

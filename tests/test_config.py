@@ -40,7 +40,9 @@ def test_values_and_lines(base):
 def test_the_three_formats_agree(tmp_path, base):
     data = config.load(base).data
     as_json = write(tmp_path, "a.json", json.dumps(data))
-    as_toml = write(tmp_path, "a.toml", 'type="Thing"\nlist=[1,2,{a=3}]\n[model]\ntype="A"\ndepth=18\nlr=1e-4\n')
+    as_toml = write(
+        tmp_path, "a.toml", 'type="Thing"\nlist=[1,2,{a=3}]\n[model]\ntype="A"\ndepth=18\nlr=1e-4\n'
+    )
     assert config.load(as_json).data == config.load(as_toml).data == data
 
 
@@ -105,15 +107,23 @@ def test_bad_overrides(base, override, message):
     [
         ("a.yaml", "a: 1\nb: 2\na: 3\n", r"a.yaml:3: the key 'a' was already given in line 1"),
         ("a.yaml", "a: [1\n", r"a.yaml: .*line 2"),
-        ("a.yaml", "a: !!python/object/apply:os.system [ls]\n", r"a.yaml:1: the tag '.*os.system' is not allowed"),
-            ("a.yaml", "a: !secret x\n", r"could not determine a constructor for the tag '!secret'"),
+        (
+            "a.yaml",
+            "a: !!python/object/apply:os.system [ls]\n",
+            r"a.yaml:1: the tag '.*os.system' is not allowed",
+        ),
+        ("a.yaml", "a: !secret x\n", r"could not determine a constructor for the tag '!secret'"),
         ("a.yaml", "- 1\n", r"a.yaml: expected a mapping, got list"),
         ("a.json", '{"a": 1, "a": 2}', r"a.json: the key 'a' is given twice"),
         ("a.json", '{"a": 1,\n}', r"a.json:2: "),
         ("a.toml", "a = \n", r"a.toml: Invalid value"),
         ("a.yaml", "extends: 3\n", r"extends: expected a file, a recipe or a list of them, got 3"),
         ("a.yaml", "extends: gone.yaml\n", r"gone.yaml: no such file"),
-        ("a.yaml", "extends: retinanet_r50\n", r"'retinanet_r50' is neither a file .* nor an installed recipe"),
+        (
+            "a.yaml",
+            "extends: retinanet_r50\n",
+            r"'retinanet_r50' is neither a file .* nor an installed recipe",
+        ),
     ],
 )
 def test_bad_files(tmp_path, name, text, message):
@@ -129,8 +139,20 @@ def test_missing_and_misnamed_files(tmp_path):
 
 
 def test_yaml_scalars():
-    data = config.parse_yaml("a: on\nb: 2024-01-01\nc: 1e3\nd: 0o17\ne: ~\nf: .5\ng: -3\nh: true\ni: ''", "x").data
-    assert data == {"a": "on", "b": "2024-01-01", "c": 1e3, "d": 15, "e": None, "f": 0.5, "g": -3, "h": True, "i": ""}
+    data = config.parse_yaml(
+        "a: on\nb: 2024-01-01\nc: 1e3\nd: 0o17\ne: ~\nf: .5\ng: -3\nh: true\ni: ''", "x"
+    ).data
+    assert data == {
+        "a": "on",
+        "b": "2024-01-01",
+        "c": 1e3,
+        "d": 15,
+        "e": None,
+        "f": 0.5,
+        "g": -3,
+        "h": True,
+        "i": "",
+    }
 
 
 def test_anchors_and_merge_keys():

@@ -67,7 +67,9 @@ def test_root_keeps_what_an_owner_would_supply(toys):
 def test_supplied_parameters_of_the_root(toys):
     neck = build({"type": "ToyNeck"}, in_features=(detcore.FeatureSpec(3, 8),))
     assert neck.convs[0].in_channels == 3
-    with pytest.raises(ConfigError, match=r"num_classes: ToyNeck has no wired parameter 'num_classes'; it has: in_features"):
+    with pytest.raises(
+        ConfigError, match=r"num_classes: ToyNeck has no wired parameter 'num_classes'; it has: in_features"
+    ):
         build({"type": "ToyNeck"}, num_classes=3)
 
 
@@ -79,7 +81,12 @@ def test_all_errors_at_once(toys, toy_config):
     with pytest.raises(ConfigError) as caught:
         build(toy_config)
     found = {p.path: str(p) for p in caught.value.problems}
-    assert set(found) == {"backbone.chanels", "neck.out_channels", "head.assigner.type", "head.losses.1.loss_weight"}
+    assert set(found) == {
+        "backbone.chanels",
+        "neck.out_channels",
+        "head.assigner.type",
+        "head.losses.1.loss_weight",
+    }
     assert "did you mean 'channels'?" in found["backbone.chanels"]
     assert "did you mean 'ToyAssigner'?" in found["head.assigner.type"]
     assert "greater than or equal to 1; got 0" in found["neck.out_channels"]
@@ -95,9 +102,14 @@ def test_cross_field_errors_of_siblings_come_together(toys, toy_config):
 
 def test_neighbours_are_checked(toys, toy_config):
     head = toys["ToyHead"](in_features=(detcore.FeatureSpec(9, 8),), num_classes=3)
-    with pytest.raises(ConfigError, match=r"head.in_features: ToyHead has .*9 channels at stride 8.*6 channels at stride 8"):
+    with pytest.raises(
+        ConfigError, match=r"head.in_features: ToyHead has .*9 channels at stride 8.*6 channels at stride 8"
+    ):
         detcore.SingleStageDetector(
-            num_classes=3, backbone=toys["ToyBackbone"](), neck=toys["ToyNeck"].spec(out_channels=6), head=head
+            num_classes=3,
+            backbone=toys["ToyBackbone"](),
+            neck=toys["ToyNeck"].spec(out_channels=6),
+            head=head,
         )
 
 
@@ -111,7 +123,9 @@ def test_unregistered_part(toys, toy_config):
 
     model = build(toy_config)
     model.head.assigner = mine = MyAssigner()
-    with pytest.raises(ConfigError, match=r"head.assigner: .*MyAssigner is not registered by any distribution"):
+    with pytest.raises(
+        ConfigError, match=r"head.assigner: .*MyAssigner is not registered by any distribution"
+    ):
         dump(model)
     objects = {}
     config = dump(model, objects)
@@ -156,7 +170,9 @@ def test_from_a_file_problems_tell_the_line(toys, toy_config, tmp_path):
     with pytest.raises(ConfigError) as caught:
         build(load(path, ["neck.out_channels=0"]))
     assert str(caught.value).startswith(f"{path}: 3 problems")
-    assert f"head.assigner.pos_thr ({path}:13): input should be less than or equal to 1; got 7" in str(caught.value)
+    assert f"head.assigner.pos_thr ({path}:13): input should be less than or equal to 1; got 7" in str(
+        caught.value
+    )
     assert "neck.out_channels (command line): input should be greater than" in str(caught.value)
 
 

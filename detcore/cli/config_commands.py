@@ -62,7 +62,9 @@ def _lines(value: Any, path: str, depth: int, origins: dict[str, str]) -> Iterat
             yield f"{pad}{key}: {_inline(item)}", _origin(here, origins)
 
 
-def _list_lines(items: list[Any], path: str, depth: int, origins: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _list_lines(
+    items: list[Any], path: str, depth: int, origins: dict[str, str]
+) -> Iterator[tuple[str, str]]:
     for index, item in enumerate(items):
         marker = "  " * (depth - 1) + "- "
         if not isinstance(item, dict):

@@ -19,13 +19,18 @@ def list_components(
         from detcore.errors import UnknownComponentError, did_you_mean
 
         near = did_you_mean(kind, known)
-        raise UnknownComponentError(f"no component of kind {kind!r} is installed; {near} kinds: {', '.join(known)}")
+        raise UnknownComponentError(
+            f"no component of kind {kind!r} is installed; {near} kinds: {', '.join(known)}"
+        )
     entries = registry.entries(kind or None)
     if as_json:
         fields = ("kind", "name", "distribution", "version", "target")
         typer.echo(json.dumps([{f: getattr(e, f) for f in fields} for e in entries], indent=1))
         return
-    _table(("kind", "name", "distribution", "version"), [(e.kind, e.name, e.distribution, e.version) for e in entries])
+    _table(
+        ("kind", "name", "distribution", "version"),
+        [(e.kind, e.name, e.distribution, e.version) for e in entries],
+    )
 
 
 def list_recipes(as_json: bool = typer.Option(False, "--json", help="Print a list of objects.")) -> None:

@@ -47,7 +47,9 @@ class ImagePreprocessor(Preprocessor):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def forward(self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None) -> ImageBatch:
+    def forward(
+        self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None
+    ) -> ImageBatch:
         """See :class:`~detcore.interfaces.Preprocessor`.
 
         Raises:

@@ -111,6 +111,6 @@ def weights(meta: Mapping[str, Any]) -> dict[str, Tensor]:
 def compare(
     name: str, value: Tensor, meta: Mapping[str, Any], data: Mapping[str, Any], **tolerance: float
 ) -> str:
-    """Empty where ``value`` agrees with the record ``name``, else what differs. Default tolerances: the goldens' own."""
+    """Empty where ``value`` agrees with the record ``name``, else what differs; by the goldens' own tolerances."""
     array = value.detach().float().cpu().numpy()
     return rules().compare(name, array, data, meta["tensors"].get(name), **tolerance)  # type: ignore[no-any-return]
