@@ -173,6 +173,13 @@ class Options:
         value = {"type": implied, **value}
         return self._translate(self._child(value, name, below, train, test))
 
+    def parts(self, name: str) -> Any:
+        """One nested component or a list of them, translated; a list stays a list."""
+        value = self.take(name)
+        if not isinstance(value, (list, tuple)):
+            return self.part(name)
+        return [self.replaced(**{f"{name}.{i}": one}).part(f"{name}.{i}") for i, one in enumerate(value)]
+
     def options(self, name: str) -> Options:
         """A nested mapping that is no component; empty where it is absent."""
         value = self.take(name, {})

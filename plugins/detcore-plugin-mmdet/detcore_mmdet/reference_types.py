@@ -37,7 +37,7 @@ _NAMES = {
     "part of a RoI head": (
         "BBoxHead CoarseMaskHead ConvFCBBoxHead DIIHead DoubleConvFCBBoxHead DynamicConv DynamicMaskHead "
         "FCNMaskHead FeatureRelayHead FusedSemanticHead GenericRoIExtractor GlobalContextHead GridHead "
-        "HTCMaskHead MaskIoUHead MaskPointHead ResLayer RoIAlign RoIPool SABLHead SCNetBBoxHead "
+        "HTCMaskHead MaskIoUHead MaskPointHead ResLayer SABLHead SCNetBBoxHead "
         "SCNetMaskHead SCNetSemanticHead Shared2FCBBoxHead Shared4Conv1FCBBoxHead SimpleRoIAlign "
         "SingleRoIExtractor "
     ),
@@ -82,6 +82,8 @@ REFERENCE_TYPES: dict[str, str] = {name: kind for kind, names in _NAMES.items() 
 #: Values of ``type`` that name a setting (a normalisation, an activation, ...), not a component.
 SETTINGS = frozenset(
     [
+        "RoIAlign",
+        "RoIPool",
         "BN",
         "BN1d",
         "BN2d",

@@ -41,9 +41,9 @@ def two_stage(o: Options) -> dict[str, Any]:
     result["backbone"] = o.part("backbone")
     if o.has("neck"):
         result["neck"] = _neck(o)
-    rpn = o.part("rpn_head", train=train.options("rpn"), test=test.options("rpn"))
+    rpn = o.part("rpn_head", train=_of_stages(train, "rpn"), test=test.options("rpn"))
     result["rpn_head"] = rpn
-    result["roi_head"] = o.part("roi_head", train=_of_stages(train), test=test.options("rcnn"))
+    result["roi_head"] = o.part("roi_head", train=_of_stages(train, "rcnn"), test=test.options("rcnn"))
     proposals = train.options("rpn_proposal") if train.has("rpn_proposal") else test.options("rpn")
     if rpn is not None and proposals.data:
         rpn["train_postprocess"] = level_nms(proposals)
@@ -53,13 +53,13 @@ def two_stage(o: Options) -> dict[str, Any]:
     return result
 
 
-def _of_stages(train: Options) -> Options:
-    """``train_cfg.rcnn``; cascades have one for each stage, which their head finds under ``stages``."""
-    stages = train.data.get("rcnn")
+def _of_stages(train: Options, name: str) -> Options:
+    """The part ``name`` of ``train_cfg``; cascades have a list, which their head finds under ``stages``."""
+    stages = train.data.get(name)
     if not isinstance(stages, (list, tuple)):
-        return train.options("rcnn")
-    train.take("rcnn")
-    return train.nested("rcnn", {"stages": stages})
+        return train.options(name)
+    train.take(name)
+    return train.nested(name, {"stages": stages})
 
 
 def _classes(roi_head: Any) -> int | None:
@@ -75,7 +75,7 @@ def rpn(o: Options) -> dict[str, Any]:
     result: dict[str, Any] = {"type": "SingleStageDetector", "num_classes": 1, "backbone": o.part("backbone")}
     if o.has("neck"):
         result["neck"] = _neck(o)
-    result["head"] = o.part("rpn_head", "head", train=train.options("rpn"), test=test.options("rpn"))
+    result["head"] = o.part("rpn_head", "head", train=_of_stages(train, "rpn"), test=test.options("rpn"))
     train.ignore("rpn_proposal", "there is no second stage")
     result |= preprocessor(o)
     pretrained(o)

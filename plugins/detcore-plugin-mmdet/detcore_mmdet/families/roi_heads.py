@@ -39,6 +39,45 @@ def standard_roi_head(o: Options) -> dict[str, Any]:
     return result
 
 
+def cascade_roi_head(o: Options) -> dict[str, Any]:
+    """CascadeRoIHead: settings of training are one for each stage."""
+    stages, test = _stages(o), o.test_cfg()
+    result: dict[str, Any] = {"type": "CascadeRoIHead"}
+    number = o.take("num_stages", len(stages))
+    weights = list(o.take("stage_loss_weights", []))
+    if len(weights) != number:
+        o.problem("num_stages", f"{number} stages, and {len(weights)} stage_loss_weights", "make them agree")
+    result["stage_loss_weights"] = weights
+    for name in ("bbox_roi_extractor", "bbox_head", "mask_roi_extractor", "mask_head"):
+        if o.has(name):
+            result[name] = o.parts(name)
+    for name in ("assigner", "sampler"):
+        if all(stage.has(name) for stage in stages) and stages:
+            result[name] = [stage.part(name) for stage in stages]
+    added = [
+        stage.data["sampler"].get("add_gt_as_proposals", True) for stage in stages if stage.has("sampler")
+    ]
+    if added and not all(added):
+        result["add_gt_as_proposals"] = False
+    weight = stages[0].take("pos_weight", -1) if stages else -1
+    result |= {"pos_weight": weight} if weight > 0 else {}
+    for stage in stages:
+        stage.only("pos_weight", weight, remedy="give all stages the same")
+        _mask_size(o, stage)
+        stage.ignore("debug", "the reference does nothing with it")
+        stage.finish()
+    test.only("mask_thr_binary", 0.5)
+    result["postprocess"] = nms_postprocess(test)
+    return result
+
+
+def _stages(o: Options) -> list[Options]:
+    """The settings of each stage's training."""
+    train = o.train_cfg()
+    stages = train.take("stages", [])
+    return [train.placed(o.place).nested(str(i), stage) for i, stage in enumerate(stages)]
+
+
 def _mask_size(o: Options, train: Options) -> None:
     """Targets of masks are as large as the masks that the head gives."""
     extractor, head = (
@@ -66,11 +105,28 @@ def single_roi_extractor(o: Options) -> dict[str, Any]:
     layer.take("use_torchvision")
     result |= o.same("finest_scale")
     strides, channels = o.take("featmap_strides", []), o.take("out_channels")
+    if o.data.get("aggregation") == "concat":
+        channels //= len(strides)
     result["num_levels"] = len(strides)
     if o.alone:
         result["in_features"] = [{"channels": channels, "stride": stride} for stride in strides]
     else:
         o.report.channels[str(o.place)] = (channels,)
+    return result
+
+
+def generic_roi_extractor(o: Options) -> dict[str, Any]:
+    """GenericRoIExtractor, without attention afterwards."""
+    result = {**single_roi_extractor(o), "type": "GenericRoIExtractor", **o.same("aggregation")}
+    pre = o.options("pre_cfg")
+    if pre.data:
+        result["pre_kernel_size"] = pre.take("kernel_size", 3)
+        pre.only("padding", result["pre_kernel_size"] // 2)
+        for name in ("in_channels", "out_channels", "inplace"):
+            pre.take(name)
+        if pre.type != "ConvModule":
+            pre.problem("type", f"{pre.type!r} has no counterpart in detcore")
+    o.only("post_cfg")
     return result
 
 
@@ -141,10 +197,12 @@ def fcn_mask_head(o: Options) -> dict[str, Any]:
 
 TRANSLATORS: dict[str, Translator] = {
     "BBoxHead": convolutional_head,
+    "CascadeRoIHead": cascade_roi_head,
     "ConvFCBBoxHead": convolutional_head,
     "FCNMaskHead": fcn_mask_head,
     "Shared2FCBBoxHead": shared_2fc,
     "Shared4Conv1FCBBoxHead": shared_4conv1fc,
+    "GenericRoIExtractor": generic_roi_extractor,
     "SingleRoIExtractor": single_roi_extractor,
     "StandardRoIHead": standard_roi_head,
 }

@@ -142,7 +142,7 @@ def _compare_second_stage(
     outputs: dict[str, Any] = {}
     hooks = [
         part.register_forward_hook(lambda _m, _i, output, name=name: outputs.__setitem__(name, output))
-        for name, part in detector.roi_head.named_children()
+        for name, part in detector.roi_head.named_modules()
     ]
     detector.roi_head.predict(features, proposals, batch)
     for hook in hooks:

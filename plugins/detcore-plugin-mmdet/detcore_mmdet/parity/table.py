@@ -110,9 +110,11 @@ def _row(name: str, result: Result) -> str:
 
 
 def needed(error: TranslationError) -> str:
-    """The components that a translation lacks, in a few words."""
+    """The components and options that a translation lacks, in a few words."""
     names = [
-        problem.message.split("'")[1] if "'" in problem.message else problem.path
+        problem.message.split("'")[1]
+        if problem.path.endswith("type") and "'" in problem.message
+        else problem.path
         for problem in error.problems
     ]
     return ", ".join(dict.fromkeys(names))
