@@ -32,7 +32,12 @@ def crowded(*args, **kwargs):
         return select_candidates(*args, **kwargs)
 
 
-@pytest.fixture(params=[select_candidates, dense, crowded])
+def fixed(*args, **kwargs):
+    """The choice in fixed shapes, in eager mode."""
+    return select_candidates(*args, **kwargs, fixed_shape=True)
+
+
+@pytest.fixture(params=[select_candidates, dense, crowded, fixed])
 def select(request):
     return request.param
 

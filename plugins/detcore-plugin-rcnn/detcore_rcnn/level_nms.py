@@ -64,7 +64,12 @@ class LevelNMSPostprocess(Postprocess):
         """See :class:`~detcore.interfaces.Postprocess`; Q is ``max_per_img``."""
         levels = tuple(levels) or (scores.shape[1],)
         chosen = select_candidates(
-            scores, score_thr=_NO_THRESHOLD, nms_pre=self.nms_pre, levels=levels, valid=valid
+            scores,
+            score_thr=_NO_THRESHOLD,
+            nms_pre=self.nms_pre,
+            levels=levels,
+            valid=valid,
+            fixed_shape=True,  # every prior has a score, so that there are hardly rows of padding
         )
         boxes = (
             decode(chosen.prior, chosen.label)
