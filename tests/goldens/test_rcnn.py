@@ -4,7 +4,7 @@ import pytest
 from detcore_assigners import MaxIoUAssigner
 from detcore_coders import DeltaXYWHBBoxCoder
 from detcore_fpn import FPN
-from detcore_losses import SmoothL1Loss
+from detcore_losses import GIoULoss, SmoothL1Loss
 from detcore_postprocess import NMSPostprocess
 from detcore_rcnn import (
     CascadeRoIHead,
@@ -97,6 +97,14 @@ def test_rpn(name, seed):
     assert detector_problems(detector, meta, data, rules) == []
 
 
+@pytest.mark.parametrize(("name", "seed"), list(both_seeds("giou_faster_rcnn_r18")))
+def test_faster_rcnn_with_a_loss_on_boxes(name, seed):
+    meta, _ = model(name, seed)
+    bbox_head = Shared2FCBBoxHead.spec(loss_bbox=GIoULoss.spec(loss_weight=10.0))
+    assert problems(faster_rcnn(18, meta["num_classes"], bbox_head=bbox_head), name, seed) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "seed"), list(both_seeds("faster_rcnn_r50_fpn")))
 def test_faster_rcnn(name, seed):
     meta, _ = model(name, seed)
