@@ -9,13 +9,15 @@ from __future__ import annotations
 import ast
 import copy
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from detcore import config as detcore_config
 from detcore.errors import ConfigError, Problem
-from detcore_mmdet.expressions import Refused, Scope, check_size, evaluate, refusing
+from detcore_mmdet.expressions import Scope, evaluate
+from detcore_mmdet.limits import Refused, check_size
 
 #: Largest file that is read, and longest chain of bases.
 MAX_BYTES, MAX_BASES = 2_000_000, 20
@@ -150,7 +152,7 @@ class _Reader:
             owner = evaluate(target.value, self.scope)
             if not isinstance(owner, (MutableMapping, list)):
                 raise self.scope.error(target, f"{ast.unparse(target)} cannot be assigned to")
-            with refusing(self.scope, target):
+            with _refusing(self.scope, target):
                 index = evaluate(target.slice, self.scope)
                 try:
                     owner[index] = copy.deepcopy(value)
@@ -187,6 +189,15 @@ class _Reader:
                 )
             merged.update(layer)
         return merged
+
+
+@contextmanager
+def _refusing(scope: Scope, node: ast.AST) -> Iterator[None]:
+    """Turns a refusal inside into an error at ``node``."""
+    try:
+        yield
+    except Refused as refusal:
+        raise scope.error(node, str(refusal)) from None
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,53 +7,16 @@ Sizes are bounded, so that a short text cannot ask for gigabytes.
 from __future__ import annotations
 
 import ast
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from detcore.errors import ConfigError, Problem, did_you_mean
+from detcore_mmdet.limits import MAX_DEPTH, MAX_WORK, SCALARS, Refused, as_iterable, as_mapping, check_size
+from detcore_mmdet.operations import COMPARISONS, FUNCTIONS, binary, unary
 
-#: Most entries that one value may hold, characters in a text, digits (binary) of a number, levels of nesting.
-MAX_LEAVES, MAX_TEXT, MAX_BITS, MAX_DEPTH = 200_000, 1_000_000, 1024, 100
-#: Most entries that may be made in a whole file, each intermediate value counted.
-MAX_WORK = 5_000_000
-
-_BINARY: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
-_UNARY: dict[type, Callable[[Any], Any]] = {
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Not: operator.not_,
-}
-_COMPARE: dict[type, Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
-    ast.Is: operator.is_,
-    ast.IsNot: operator.is_not,
-}
-_SCALARS = (str, int, float, bool, type(None))
-_NUMBERS = (int, float)
 _REFERENCE = re.compile(r"\{\{\s*([A-Za-z_]\w*(?:\.\w+)*)\s*\}\}")
-
-
-class Refused(Exception):  # noqa: N818 - never seen by users
-    """Something that is no plain data; becomes an error with file and line."""
 
 
 @dataclass
@@ -115,35 +78,6 @@ def evaluate(node: ast.expr, scope: Scope) -> Any:
         scope.depth -= 1
 
 
-def check_size(value: Any) -> int:
-    """The number of entries of a value, long texts counting for several.
-
-    Raises:
-        Refused: It is beyond the limits of this module.
-    """
-    if isinstance(value, str) and len(value) > MAX_TEXT:
-        raise Refused(f"a text of more than {MAX_TEXT} characters")
-    if isinstance(value, int) and value.bit_length() > MAX_BITS:
-        raise Refused(f"a number of more than {MAX_BITS} bits")
-    total = 0
-    for cost in _costs(value, 0):
-        total += cost
-        if total > MAX_LEAVES:
-            raise Refused(f"a value with more than {MAX_LEAVES} entries")
-    return total
-
-
-def _costs(value: Any, depth: int) -> Iterator[int]:
-    if depth > MAX_DEPTH:
-        raise Refused(f"nested more than {MAX_DEPTH} levels deep")
-    yield 1 + len(value) // 16 if isinstance(value, str) else 1
-    items = (
-        value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    )
-    for item in items:
-        yield from _costs(item, depth + 1)
-
-
 def _what(node: ast.AST) -> str:
     try:
         text = " ".join(ast.unparse(node).split())
@@ -152,11 +86,8 @@ def _what(node: ast.AST) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-# ----------------------------------------------------------------------------------------------- one per node
-
-
 def _constant(node: ast.Constant, scope: Scope) -> Any:
-    if not isinstance(node.value, _SCALARS):
+    if not isinstance(node.value, SCALARS):
         raise Refused(f"{type(node.value).__name__} {node.value!r} is not plain data")
     return fill_in(node.value, scope) if isinstance(node.value, str) else node.value
 
@@ -230,7 +161,7 @@ def _sequence(node: ast.List | ast.Tuple, scope: Scope) -> Any:
     items: list[Any] = []
     for element in node.elts:
         if isinstance(element, ast.Starred):
-            items.extend(_iterable(evaluate(element.value, scope)))
+            items.extend(as_iterable(evaluate(element.value, scope)))
         else:
             items.append(evaluate(element, scope))
     return tuple(items) if isinstance(node, ast.Tuple) else items
@@ -240,66 +171,21 @@ def _mapping(node: ast.Dict, scope: Scope) -> dict[Any, Any]:
     result: dict[Any, Any] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         if key is None:
-            result.update(_as_mapping(evaluate(value, scope)))
+            result.update(as_mapping(evaluate(value, scope)))
         else:
             name = evaluate(key, scope)
-            if not isinstance(name, _SCALARS):
+            if not isinstance(name, SCALARS):
                 raise Refused(f"the key {_what(key)} should be a text or a number")
             result[name] = evaluate(value, scope)
     return result
 
 
-def _as_mapping(value: Any) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise Refused(f"expected a dict to spread, got {type(value).__name__}")
-    return value
-
-
-def _iterable(value: Any) -> Sequence[Any]:
-    if not isinstance(value, (list, tuple, range)):
-        raise Refused(f"expected a list or a tuple, got {type(value).__name__}")
-    if len(value) > MAX_LEAVES:
-        raise Refused(f"a value with more than {MAX_LEAVES} entries")
-    return value
-
-
 def _binary(node: ast.BinOp, scope: Scope) -> Any:
-    compute = _BINARY.get(type(node.op))
-    left, right = evaluate(node.left, scope), evaluate(node.right, scope)
-    if compute is None or isinstance(left, Mapping) or isinstance(right, Mapping):
-        raise Refused(f"{_what(node)} is not plain data")
-    if isinstance(node.op, ast.Pow):
-        _check_power(left, right)
-    if isinstance(node.op, ast.Mult):
-        _check_repetition(left, right)
-    if isinstance(node.op, ast.Mod) and isinstance(left, str):
-        raise Refused("formatting with % is not supported; write the text out")
-    value = compute(left, right)
-    if isinstance(value, complex):
-        raise Refused(f"{_what(node)} is no real number")
-    return value
-
-
-def _check_power(base: Any, exponent: Any) -> None:
-    if not isinstance(base, _NUMBERS) or not isinstance(exponent, _NUMBERS):
-        raise Refused("a power needs two numbers")
-    if isinstance(base, int) and abs(exponent) * max(base.bit_length(), 1) > MAX_BITS:
-        raise Refused(f"a number of more than {MAX_BITS} bits")
-
-
-def _check_repetition(left: Any, right: Any) -> None:
-    for many, times in ((left, right), (right, left)):
-        if isinstance(many, (str, list, tuple)) and isinstance(times, int):
-            limit = MAX_TEXT if isinstance(many, str) else MAX_LEAVES
-            if len(many) * times > limit:
-                raise Refused(f"a repetition with more than {limit} entries")
+    return binary(node.op, evaluate(node.left, scope), evaluate(node.right, scope))
 
 
 def _unary(node: ast.UnaryOp, scope: Scope) -> Any:
-    compute, value = _UNARY.get(type(node.op)), evaluate(node.operand, scope)
-    if compute is None or (not isinstance(node.op, ast.Not) and not isinstance(value, _NUMBERS)):
-        raise Refused(f"{_what(node)} is not plain data")
-    return compute(value)
+    return unary(node.op, evaluate(node.operand, scope))
 
 
 def _boolean(node: ast.BoolOp, scope: Scope) -> Any:
@@ -316,7 +202,7 @@ def _compare(node: ast.Compare, scope: Scope) -> bool:
     left = evaluate(node.left, scope)
     for op, comparator in zip(node.ops, node.comparators, strict=True):
         right = evaluate(comparator, scope)
-        if not _COMPARE[type(op)](left, right):
+        if not COMPARISONS[type(op)](left, right):
             return False
         left = right
     return True
@@ -344,7 +230,7 @@ def _comprehension(node: ast.ListComp, scope: Scope) -> list[Any]:
     loop = node.generators[0]
     if not isinstance(loop.target, ast.Name):
         raise Refused(f"{_what(node)}: the loop's variable should be one name")
-    values, outer, result = _iterable(evaluate(loop.iter, scope)), scope.names, []
+    values, outer, result = as_iterable(evaluate(loop.iter, scope)), scope.names, []
     for value in values:
         scope.names = {**outer, loop.target.id: value}
         try:
@@ -362,7 +248,7 @@ def _formatted(node: ast.JoinedStr, scope: Scope) -> str:
             if part.conversion != -1 or part.format_spec is not None:
                 raise Refused(f"{_what(node)}: a format is not supported; write the text out")
             value = evaluate(part.value, scope)
-            if not isinstance(value, _SCALARS):
+            if not isinstance(value, SCALARS):
                 raise Refused(f"{_what(node)}: only texts and numbers can be put into a text")
             parts.append(str(value))
         else:
@@ -372,10 +258,10 @@ def _formatted(node: ast.JoinedStr, scope: Scope) -> str:
 
 def _call(node: ast.Call, scope: Scope) -> Any:
     name = node.func.id if isinstance(node.func, ast.Name) else None
-    function = _FUNCTIONS.get(name or "")
+    function = FUNCTIONS.get(name or "")
     if function is None or name in scope.names:
         raise Refused(
-            f"calling {_what(node.func)} would execute code; only {', '.join(_FUNCTIONS)} are understood"
+            f"calling {_what(node.func)} would execute code; only {', '.join(FUNCTIONS)} are understood"
         )
     positional = [a for a in node.args if not isinstance(a, ast.Starred)]
     if len(positional) != len(node.args):
@@ -384,7 +270,7 @@ def _call(node: ast.Call, scope: Scope) -> Any:
     named: dict[str, Any] = {}
     for keyword in node.keywords:
         value = evaluate(keyword.value, scope)
-        extra = _as_mapping(value) if keyword.arg is None else {keyword.arg: value}
+        extra = as_mapping(value) if keyword.arg is None else {keyword.arg: value}
         twice = next((key for key in extra if key in named), None)
         if twice is not None:
             raise Refused(f"the argument {twice!r} is given twice")
@@ -392,58 +278,6 @@ def _call(node: ast.Call, scope: Scope) -> Any:
     if named and name != "dict":
         raise Refused(f"{name}() takes no named arguments here")
     return function(*arguments, **named)
-
-
-def _dict(*base: Any, **entries: Any) -> dict[str, Any]:
-    if len(base) > 1:
-        raise Refused("dict() takes one positional argument at most")
-    pairs = [] if not base else base[0].items() if isinstance(base[0], Mapping) else _iterable(base[0])
-    return {**dict(pairs), **entries}
-
-
-def _range(*bounds: Any) -> list[int]:
-    return list(_iterable(range(*bounds)))
-
-
-def _number(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def number(value: Any) -> Any:
-        if isinstance(value, str) and len(value) > 400:
-            raise Refused("a text that is too long for a number")
-        return convert(value)
-
-    return number
-
-
-def _round(value: Any, digits: int | None = None) -> Any:
-    if digits is not None and abs(digits) > 100:
-        raise Refused("round() to more than 100 digits")
-    return round(value, digits)
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "dict": _dict,
-    "list": lambda value=(): list(_iterable(value)),
-    "tuple": lambda value=(): tuple(_iterable(value)),
-    "range": _range,
-    "int": _number(int),
-    "float": _number(float),
-    "str": lambda value="": str(value) if isinstance(value, _SCALARS) else _refuse("str() of a collection"),
-    "bool": bool,
-    "len": lambda value: len(_as_sized(value)),
-    "abs": abs,
-    "round": _round,
-    "min": lambda *values: min(*values) if len(values) > 1 else min(_iterable(values[0])),
-    "max": lambda *values: max(*values) if len(values) > 1 else max(_iterable(values[0])),
-    "sum": lambda values: sum(_iterable(values)),
-}
-
-
-def _refuse(message: str) -> Any:
-    raise Refused(message)
-
-
-def _as_sized(value: Any) -> Any:
-    return value if isinstance(value, (Mapping, str)) else _iterable(value)
 
 
 _HANDLERS: dict[type, Callable[[Any, Scope], Any]] = {
@@ -464,12 +298,3 @@ _HANDLERS: dict[type, Callable[[Any, Scope], Any]] = {
     ast.JoinedStr: _formatted,
     ast.Call: _call,
 }
-
-
-@contextmanager
-def refusing(scope: Scope, node: ast.AST) -> Iterator[None]:
-    """Turns a refusal inside into an error at ``node``."""
-    try:
-        yield
-    except Refused as refusal:
-        raise scope.error(node, str(refusal)) from None
