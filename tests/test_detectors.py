@@ -33,7 +33,9 @@ def test_losses_in_training_detections_in_evaluation(model):
 
 
 def test_training_without_objects(model):
-    model([image()], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]).total.backward()
+    model(
+        [image()], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
+    ).total.backward()
 
 
 def test_training_needs_targets(model):
@@ -95,7 +97,9 @@ def test_neck_is_optional(toys, toy_config):
 
 class TestImagePreprocessor:
     def test_normalises_and_pads(self):
-        batch = ImagePreprocessor(mean=(1, 2, 3), std=(2, 2, 2), size_divisor=16)([image(20, 30), image(33, 10)])
+        batch = ImagePreprocessor(mean=(1, 2, 3), std=(2, 2, 2), size_divisor=16)(
+            [image(20, 30), image(33, 10)]
+        )
         assert batch.pixels.shape == (2, 3, 48, 32)
         assert batch.sizes.tolist() == [[20, 30], [33, 10]]
         assert batch.padded_sizes.tolist() == [[32, 32], [48, 16]]
@@ -105,13 +109,17 @@ class TestImagePreprocessor:
     def test_values(self):
         source = image(32, 32)
         batch = ImagePreprocessor(mean=(10, 20, 30), std=(1, 2, 4))([source])
-        want = (source.float() - torch.tensor([10.0, 20, 30]).view(3, 1, 1)) / torch.tensor([1.0, 2, 4]).view(3, 1, 1)
+        want = (source.float() - torch.tensor([10.0, 20, 30]).view(3, 1, 1)) / torch.tensor([1.0, 2, 4]).view(
+            3, 1, 1
+        )
         torch.testing.assert_close(batch.pixels[0], want)
 
     def test_float_images_are_0_to_1(self):
         source = image(32, 32)
         prepare = ImagePreprocessor()
-        torch.testing.assert_close(prepare([source / 255]).pixels, prepare([source]).pixels, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            prepare([source / 255]).pixels, prepare([source]).pixels, rtol=1e-5, atol=1e-5
+        )
 
     def test_bgr(self):
         prepare, bgr = ImagePreprocessor(), ImagePreprocessor(channel_order="bgr")

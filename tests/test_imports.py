@@ -8,7 +8,9 @@ import pytest
 
 
 def run(code, *arguments):
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -27,7 +29,9 @@ def test_import_is_light():
 
 
 def test_list_imports_neither_torch_nor_a_plugin():
-    out = run("import sys; from detcore.cli.app import app; app(['list', '--json'], standalone_mode=False)" + CHECK)
+    out = run(
+        "import sys; from detcore.cli.app import app; app(['list', '--json'], standalone_mode=False)" + CHECK
+    )
     listing, _, loaded = out.rpartition("|")
     assert loaded.strip() == "[] []"
     rows = json.loads(listing)
