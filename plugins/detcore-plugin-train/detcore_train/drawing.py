@@ -90,7 +90,8 @@ def side_by_side(
         for drawn, title in ((truth, "ground truth"), (found, "detected")):
             cell = _framed(draw(large, drawn.scaled(factor), names), edge, title)
             cells.append(cell)
-    return make_grid(cells, nrow=4 if len(rows) > 3 else 2, padding=6, pad_value=255)
+    grid: Tensor = make_grid(cells, nrow=4 if len(rows) > 3 else 2, padding=6, pad_value=255)
+    return grid
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -50,7 +50,7 @@ class Evaluation:
         """A Rich table of all numbers."""
         from rich.table import Table
 
-        table = Table(title=f"{self.images} images in {self.seconds:.1f} s", title_justify="left")
+        table = Table(caption=f"{self.images} images\nin {self.seconds:.1f} s", caption_justify="left")
         table.add_column("metric")
         table.add_column("value", justify="right")
         for name, value in self.values.items():

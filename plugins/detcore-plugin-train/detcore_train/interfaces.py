@@ -104,8 +104,11 @@ class DataModule(Component):
     train: Dataset | None
     #: The validation set, or None where there is none.
     val: Dataset | None
-    #: Images per process and step of training.
+    #: Images per process and step, of training and of validation.
     batch_size: int
+    val_batch_size: int
+    #: Processes per loader that read and transform images; 0 does it in this one.
+    workers: int
 
     @property
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from detcore_data import EpochSeeded, ExampleBatch, collate
@@ -65,7 +66,7 @@ class EpochBatches:
             return list(range(self.length))
         digest = hashlib.blake2b(f"order/{self.seed}/{epoch}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-        return torch.randperm(self.length, generator=generator).tolist()  # type: ignore[no-any-return]
+        return torch.randperm(self.length, generator=generator).tolist()
 
     def __len__(self) -> int:
         """Number of batches still to come in the epoch."""
@@ -131,9 +132,9 @@ class EpochLoader:
         self.dataset = EpochSeeded(dataset, seed)
         self.batches = batches
         self.position = position
-        self._loader: DataLoader[ExampleBatch] = DataLoader(
+        self._loader: DataLoader[Any] = DataLoader(
             self.dataset,
-            batch_sampler=batches,  # type: ignore[arg-type]
+            batch_sampler=batches,
             collate_fn=collate,
             num_workers=workers,
             pin_memory=pin_memory,

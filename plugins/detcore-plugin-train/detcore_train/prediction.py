@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from detcore_data import collate
@@ -128,7 +129,7 @@ def write_picture(prediction: Prediction, names: Sequence[str], root: Path, out:
 def write_image(picture: Tensor, path: Path) -> None:
     """Writes a uint8 RGB picture [3, H, W] in the format that the name says."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {} if path.suffix.lower() == ".png" else {"quality": 92}
+    options: dict[str, Any] = {} if path.suffix.lower() == ".png" else {"quality": 92}
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path, **options)
 
 

@@ -17,6 +17,7 @@ from torchvision.ops import box_iou
 from detcore import registry
 from detcore.component import wired
 from detcore.detectors import SingleStageDetector
+from detcore.distributed import reduce_mean
 from detcore.interfaces import Backbone, Dataset, DenseHead, Example, Metric
 from detcore.structures import (
     Assignment,
@@ -35,10 +36,12 @@ from detcore.structures import (
 class ToyBackbone(Backbone):
     """Two strided convolutions with batch normalisation between them, and dropout."""
 
-    def __init__(self, *, channels: Annotated[int, Field(ge=1)] = 16, dropout: float = 0.0) -> None:
+    def __init__(
+        self, *, channels: Annotated[int, Field(ge=1)] = 16, dropout: float = 0.0, norm: bool = True
+    ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, channels, 4, 4)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.conv = nn.Conv2d(channels, channels, 3, 2, 1)
         self.out_features = (FeatureSpec(channels, 8),)
@@ -92,13 +95,13 @@ class ToyHead(DenseHead):
         labels = targets.labels.gather(1, assignment.gt_index)
         wanted = F.one_hot(labels, self.num_classes).to(output.logits) * positive[..., None]
         boxes = targets.boxes.gather(1, assignment.gt_index[..., None].expand(-1, -1, 4))
-        count = positive.sum().clamp(min=1)
+        count = reduce_mean(positive.sum().float()).clamp(min=1)
         loss_cls = F.binary_cross_entropy_with_logits(output.logits, wanted, reduction="sum") / count
         distance = (self.decode(output) - boxes).abs().sum(-1) / self.stride
         loss_box = (distance * positive).sum() / count
         if self.poison_step is not None and self.step >= self.poison_step:
             loss_box = loss_box * float("nan")
-        return Losses({"loss_cls": loss_cls, "loss_box": loss_box}, {"positives": count.float()})
+        return Losses({"loss_cls": loss_cls, "loss_box": loss_box}, {"positives": count})
 
     def decode(self, output: DenseOutput) -> Tensor:
         centers, distance = self.centers(output), output.codes.float().exp() * self.stride

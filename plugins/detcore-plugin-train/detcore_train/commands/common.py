@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from rich.console import Console
@@ -20,10 +20,11 @@ from detcore.serialize import as_spec
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import detector_folder
 
+Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
 
-def check_accelerator(value: str, option: str) -> str:
+def check_accelerator(value: str, option: str) -> Accelerator:
     """``value``, with "auto" resolved to what is there.
 
     Raises:
@@ -35,7 +36,7 @@ def check_accelerator(value: str, option: str) -> str:
         raise ConfigError(f"{option} cuda: this torch finds no CUDA device; use {option} cpu")
     if value == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return value
+    return cast(Accelerator, value)
 
 
 def read_experiment(file: str, overrides: Sequence[str]) -> dict[str, Any]:

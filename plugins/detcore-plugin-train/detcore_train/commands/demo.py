@@ -80,7 +80,7 @@ def grid(detector: Detector, dataset: Dataset, pairs: int = _PAIRS) -> Tensor:
         dataset: Where the images come from; without random transforms.
         pairs: How many images.
     """
-    rows = []
+    rows: list[tuple[Tensor, Drawn, Drawn]] = []
     with evaluating(detector):
         for index in range(len(dataset)):
             example = dataset[index]

@@ -43,8 +43,8 @@ def run(
             detector,
             data.val,
             metric,
-            batch_size=batch_size or getattr(data, "val_batch_size", data.batch_size),
-            workers=getattr(data, "workers", 0) if workers is None else workers,
+            batch_size=batch_size or data.val_batch_size,
+            workers=data.workers if workers is None else workers,
             report=advance,
         )
     per_class = getattr(metric, "per_class", None)

@@ -29,7 +29,7 @@ def run(
     nodes: int,
 ) -> None:
     """Trains, and says where everything is; see the command's own help for the arguments."""
-    accelerator = check_accelerator(accelerator, "--accelerator")
+    check_accelerator(accelerator, "--accelerator")  # before anything is read
     if devices != "auto" and not (devices.isdigit() and int(devices)):
         raise ConfigError(f"--devices should be a number above 0, or auto; got {devices!r}")
     console = Console()
@@ -40,7 +40,7 @@ def run(
             experiment,
             folder.path,
             resume=resume,
-            accelerator=accelerator,  # type: ignore[arg-type]
+            accelerator=check_accelerator(accelerator, "--accelerator"),
             devices="auto" if devices == "auto" else int(devices),
             nodes=nodes,
             console=console,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from detcore_train.interfaces import WeightAverage
@@ -26,7 +26,7 @@ class AverageWeights(Callback):
         self._steps = 0
         self._own: dict[str, Tensor] = {}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Begins with the model's weights, or where the resumed run was."""
         if self.average is not None:
             self.average.start(pl_module.model)
@@ -34,21 +34,21 @@ class AverageWeights(Callback):
                 self.average.load_state_dict(self._restored)
                 self._restored = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Notes the number of steps, to know whether the batch makes one."""
         self._steps = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Takes the new weights in, if the batch made a step."""
         if self.average is not None and trainer.global_step > self._steps:
             self.average.update(pl_module.model)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Puts the average in place."""
         if self.average is not None:
             self._own = swap_in(pl_module.model, self.average.weights())
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Puts the weights back."""
         if self.average is not None:
             swap_in(pl_module.model, self._own)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from detcore.checkpoint import save
@@ -42,7 +42,7 @@ class Checkpointing(Checkpoint):
         #: Name of the signal that asks to stop, once one has arrived.
         self.stop = ""
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Stops in the midst of an epoch.
 
         Raises:
@@ -57,15 +57,16 @@ class Checkpointing(Checkpoint):
         self._save(trainer, pl_module, progress.epoch, best=False)
         self._interrupt(pl_module)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Saves, after the evaluation if there was one.
 
         Raises:
             TrainingInterrupted: A signal asked to stop; everything is saved.
         """
         epoch = trainer.current_epoch + 1
-        evaluated = trainer.enable_validation and epoch % trainer.check_val_every_n_epoch == 0
-        self._save(trainer, pl_module, epoch, best=evaluated and self._is_best(pl_module.values, epoch))
+        # where nothing is ever evaluated, the newest is the best there is
+        judged = pl_module.evaluated or pl_module.experiment.data.val is None
+        self._save(trainer, pl_module, epoch, best=judged and self._is_best(pl_module.values, epoch))
         if self._agreed_to_stop(trainer, now=True) and epoch < pl_module.experiment.epochs:
             self._interrupt(pl_module)
 
@@ -112,7 +113,6 @@ class Checkpointing(Checkpoint):
 
     def _is_best(self, values: dict[str, float | None], epoch: int) -> bool:
         value = values.get(self.monitor)
-        # with nothing measured yet, the newest is the best there is
         better = self.best is None or (value is not None and value > self.best)
         if better:
             self.best, self.best_epoch = value, epoch

@@ -8,11 +8,12 @@ from collections import deque
 from datetime import timedelta
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from detcore_train.engine.module import TrainingModule
 from detcore_train.evaluation import show
 
 #: Batches that displayed numbers are averaged over.
@@ -32,7 +33,7 @@ class Display(Callback):
         self.console = console
         self._bar: Progress | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Puts up the bar."""
         if not trainer.is_global_zero:
             return
@@ -51,7 +52,7 @@ class Display(Callback):
             self._evaluating = self._bar.add_task("evaluating", total=None, numbers="", visible=False)
             self._bar.start()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Moves the bar, or writes a line if the last one was long ago."""
         if not trainer.is_global_zero:
             return
@@ -70,7 +71,7 @@ class Display(Callback):
         elif time.perf_counter() - self._last_line >= _LINE_EVERY:
             self._line(trainer, pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Puts up the bar of the evaluation."""
         if trainer.is_global_zero:
             self._clock.pause()
@@ -78,32 +79,30 @@ class Display(Callback):
                 total = sum(trainer.num_val_batches)
                 self._bar.reset(self._evaluating, total=total, visible=True)
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Moves the bar of the evaluation."""
         if self._bar is not None:
             self._bar.advance(self._evaluating)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Takes the bar of the evaluation down."""
         if trainer.is_global_zero:
             self._clock.go_on(pl_module.batches_done)
             if self._bar is not None:
                 self._bar.update(self._evaluating, visible=False)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """One line per epoch that stays."""
         if trainer.is_global_zero:
-            epoch = trainer.current_epoch + 1
-            evaluated = trainer.enable_validation and epoch % trainer.check_val_every_n_epoch == 0
-            values = pl_module.values if evaluated else {}
+            values = pl_module.values if pl_module.evaluated else {}
             shown = "  ".join(f"{n} {show(v)}" for n, v in list(values.items())[:3])
             self._line(trainer, pl_module, shown)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Takes the bar down."""
         self._stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Takes the bar down."""
         self._stop()
 
@@ -112,14 +111,14 @@ class Display(Callback):
             self._bar.stop()
             self._bar = None
 
-    def _position(self, module: LightningModule) -> tuple[int, int]:
+    def _position(self, module: TrainingModule) -> tuple[int, int]:
         per_epoch = module.batches_per_epoch
         return (module.batches_done - 1) % per_epoch + 1, per_epoch
 
-    def _epoch(self, module: LightningModule) -> str:
+    def _epoch(self, module: TrainingModule) -> str:
         return f"epoch {(module.batches_done - 1) // module.batches_per_epoch + 1}/{module.experiment.epochs}"
 
-    def _numbers(self, trainer: Trainer, module: LightningModule) -> str:
+    def _numbers(self, trainer: Trainer, module: TrainingModule) -> str:
         names = list(self._terms[-1])
         mean = {n: sum(t.get(n, math.nan) for t in self._terms) / len(self._terms) for n in names}
         parts = [f"loss {sum(mean.values()):.3f}"]
@@ -131,7 +130,7 @@ class Display(Callback):
         parts += [f"{seconds:.2f} s/batch", f"eta {timedelta(seconds=round(left))}"]
         return "  ".join(parts)
 
-    def _line(self, trainer: Trainer, module: LightningModule, extra: str = "") -> None:
+    def _line(self, trainer: Trainer, module: TrainingModule, extra: str = "") -> None:
         done, total = self._position(module)
         text = f"{self._epoch(module)}  {done}/{total}  {self._numbers(trainer, module)}"
         self.console.print(Text(f"{text}  {extra}".rstrip()), soft_wrap=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 
@@ -78,7 +78,7 @@ def fit(
     console = console or Console()
     folder = RunFolder(run)
     with quiet():
-        strategy, accelerator, devices = choose_strategy(accelerator, devices, nodes)
+        strategy, chosen, count = choose_strategy(accelerator, devices, nodes)
         module = TrainingModule(experiment)
         average = AverageWeights(experiment.ema)
         checkpointing = Checkpointing(folder, experiment.monitor, experiment.keep_last, average)
@@ -89,7 +89,7 @@ def fit(
             Display(console),
             checkpointing,
         ]
-        trainer = _trainer(experiment, folder, callbacks, strategy, accelerator, devices, nodes)
+        trainer = _trainer(experiment, folder, callbacks, strategy, chosen, count, nodes)
         module.lr_scale = _lr_scale(experiment, trainer, console)
         start = _prepare(experiment, folder, trainer, console, resume=resume)
         data = TrainingData(module)
@@ -106,12 +106,12 @@ def fit(
 class _Position(Callback):
     """Counts the batches, before any other callback looks at the count."""
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Makes sure that the last epoch is evaluated."""
         if trainer.current_epoch + 1 == pl_module.experiment.epochs:
             trainer.check_val_every_n_epoch = 1
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Counts one."""
         pl_module.batches_done += 1
 
@@ -122,7 +122,7 @@ def _trainer(
     callbacks: list[Callback],
     strategy: Strategy | str,
     accelerator: str,
-    devices: int | str,
+    devices: int,
     nodes: int,
 ) -> Trainer:
     clip = experiment.clip_grad_norm or experiment.clip_grad_value
@@ -151,18 +151,17 @@ def _trainer(
 
 def choose_strategy(
     accelerator: Accelerator, devices: int | Literal["auto"], nodes: int
-) -> tuple[Strategy | str, str, int | str]:
+) -> tuple[Strategy | str, str, int]:
     """The strategy, accelerator and number of devices for what was asked for and what is there."""
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if devices == "auto":
-        devices = torch.cuda.device_count() if accelerator == "cuda" else 1
-    if devices * nodes == 1:
-        return "auto", accelerator, devices
+    count = devices if devices != "auto" else torch.cuda.device_count() if accelerator == "cuda" else 1
+    if count * nodes == 1:
+        return "auto", accelerator, count
     # buffers are averaged before each evaluation: broadcasting them in every forward pass would make
     # processes
     # with different numbers of validation batches wait for each other
-    return DDPStrategy(broadcast_buffers=False), accelerator, devices
+    return DDPStrategy(broadcast_buffers=False), accelerator, count
 
 
 def _lr_scale(experiment: Experiment, trainer: Trainer, console: Console) -> float:
@@ -232,9 +231,10 @@ def _check_same_run(folder: RunFolder, config: Mapping[str, Any]) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the trainer's notices and the warnings that a user can do nothing about."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\.")
         warnings.filterwarnings("ignore", message=".*suggested max number of worker.*")
@@ -242,4 +242,5 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from detcore.distributed import reduce_mean
+from detcore_train.engine.module import TrainingModule
 
 TRAIN_CSV, VAL_CSV, TENSORBOARD = "train.csv", "val.csv", "tensorboard"
 
@@ -56,7 +60,7 @@ class CsvLog:
 
 
 class Logbook(Callback):
-    """Writes means over ``every`` steps of losses and metrics, and each evaluation. First process only.
+    """Writes means over ``every`` steps of losses and metrics, and each evaluation.
 
     Args:
         folder: The run's folder.
@@ -66,8 +70,11 @@ class Logbook(Callback):
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Opens the logs, after the steps that a resumed run has done."""
+        self._written = -1
+        self._begin()
+        self._waiting_since = time.perf_counter()
         if not trainer.is_global_zero:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -77,20 +84,13 @@ class Logbook(Callback):
         self._train = CsvLog(self.folder / TRAIN_CSV, done or None)
         self._val = CsvLog(self.folder / VAL_CSV, done or None)
         self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=done + 1 if done else None)
-        self._begin()
-        self._waiting_since = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Notes the time spent on waiting for data."""
-        if trainer.is_global_zero:
-            self._waited += time.perf_counter() - self._waiting_since
+        self._waited += time.perf_counter() - self._waiting_since
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Adds the batch up, and writes at every ``every``-th step."""
-        if not trainer.is_global_zero:
-            return
         self._batches += 1
         self._images += len(batch) * trainer.world_size
         sums = {"loss": sum(pl_module.terms.values()), **pl_module.terms, **pl_module.losses.metrics}
@@ -100,8 +100,11 @@ class Logbook(Callback):
             self._write(trainer, pl_module)
         self._waiting_since = time.perf_counter()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Writes an evaluation."""
+        # an evaluation is no time of training
+        self._began += time.perf_counter() - self._waiting_since
+        self._waiting_since = time.perf_counter()
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
@@ -110,15 +113,12 @@ class Logbook(Callback):
             if value is not None:
                 self._board.add_scalar(f"val/{name}", value, step)
         self._board.flush()
-        # an evaluation is no time of training
-        self._began += time.perf_counter() - self._waiting_since
-        self._waiting_since = time.perf_counter()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Closes the logs."""
         self._close(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Closes the logs."""
         self._close(trainer)
 
@@ -130,16 +130,24 @@ class Logbook(Callback):
         self._sums: dict[str, Any] = {}
         self._batches = self._images = 0
         self._waited, self._began = 0.0, time.perf_counter()
-        self._written = getattr(self, "_written", -1)
 
-    def _write(self, trainer: Trainer, module: LightningModule) -> None:
+    def _write(self, trainer: Trainer, module: TrainingModule) -> None:
         step, seconds = trainer.global_step, time.perf_counter() - self._began
-        means = {name: float(total) / self._batches for name, total in self._sums.items()}
+        means = self._means(module.device)
         speed = {"images_per_second": self._images / seconds, "waiting_for_data": self._waited / seconds}
+        self._written = step
+        self._begin()
+        if not trainer.is_global_zero:
+            return
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         epoch = (module.batches_done - 1) // module.batches_per_epoch + 1
         self._train.add({"epoch": epoch, "step": step, "lr": lr, **means, **speed})
         for name, value in {"lr": lr, **means, **speed}.items():
             self._board.add_scalar(f"train/{name}", value, step)
-        self._written = step
-        self._begin()
+
+    def _means(self, device: torch.device) -> dict[str, float]:
+        """The means over the batches of all processes. Every process takes part."""
+        sums = torch.stack(
+            [torch.as_tensor(v, dtype=torch.float64).to(device).reshape(()) for v in self._sums.values()]
+        )
+        return dict(zip(self._sums, reduce_mean(sums / self._batches).tolist(), strict=True))

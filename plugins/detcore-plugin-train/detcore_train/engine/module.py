@@ -52,6 +52,7 @@ class TrainingModule(LightningModule):
         self.terms: dict[str, float] = {}
         #: Numbers of the last evaluation.
         self.values: dict[str, float | None] = {}
+        self._evaluated_after = -1
         self._found: list[tuple[tuple[int, ...], list[ImageDetections]]] = []
 
     @property
@@ -127,15 +128,20 @@ class TrainingModule(LightningModule):
         self._found = []
         average_buffers(self.model)
 
-    def validation_step(self, batch: ExampleBatch, batch_idx: int) -> int:
-        """Keeps the detections of a batch; the number of its images."""
+    def validation_step(self, batch: ExampleBatch, batch_idx: int) -> None:
+        """Keeps the detections of a batch."""
         self._found.append((batch.image_ids, detect(self.model, batch)))
-        return len(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Measures the detections of all processes, on the first of them."""
         self.values = measure(self.experiment.metric, self.experiment.data.val, self._found)
         self._found = []
+        self._evaluated_after = self.batches_done
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether :attr:`values` are those of the present weights."""
+        return self._evaluated_after == self.batches_done
 
     # ---------------------------------------------------------------------------------------------- state
 
@@ -202,14 +208,14 @@ class _Sent:
         if values.is_cuda:
             self.values = torch.empty_like(values, device="cpu", pin_memory=True)
             self.values.copy_(values, non_blocking=True)
-            self.event = torch.cuda.Event()
+            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.event.record()
 
     def receive(self) -> list[float]:
         """The values, once they have arrived."""
         if self.event is not None:
             self.event.synchronize()
-        return self.values.tolist()  # type: ignore[no-any-return]
+        return self.values.tolist()
 
 
 def step_seed(seed: int, batch: int, rank: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -48,4 +49,4 @@ class PolySchedule(Schedule):
         )
         first, here, end = span(progress, self.begin, self.by)
         left = 1.0 - min(max(here - first, 0) / max(end - first - 1, 1), 1.0)
-        return rise * (self.min_ratio + (1 - self.min_ratio) * left**self.power)
+        return rise * (self.min_ratio + (1 - self.min_ratio) * math.pow(left, self.power))
