@@ -146,7 +146,7 @@ def dump(component: Component | Spec[Any], objects: MutableMapping[str, Any] | N
         ConfigError: A part's class is not registered by any installed distribution, or a value is not plain data.
     """
     dumper = _Dumper(objects)
-    result = dumper.component(component, "", root=True)
+    result: dict[str, Any] = dumper.component(component, "", root=True)
     if dumper.problems:
         raise ConfigError(dumper.problems, _name_of(component))
     return result

@@ -12,6 +12,8 @@ from detcore.serialize import as_spec
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {"compose.py": ["--steps", "120"], "faster_rcnn_compose.py": ["--steps", "80"]}
+DATA = ROOT.parent / "shared" / "data"
+EXPERIMENTS = {"bccd_retinanet.yaml": "bccd", "kitti_tiny_retinanet.yaml": "kitti_tiny"}
 READMES = sorted((ROOT / "plugins").glob("*/README.md"))
 
 
@@ -27,6 +29,27 @@ def test_compose_learns(tmp_path, name):
     found = re.search(r"found (\d+)% of the boxes in unseen pictures", result.stdout.splitlines()[-1])
     assert int(found[1]) >= 60
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_experiment_is_run():
+    assert {path.name for path in (ROOT / "examples").glob("*.yaml")} == set(EXPERIMENTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_train_on_real_data(tmp_path, name):
+    data = DATA / EXPERIMENTS[name]
+    if not data.is_dir():
+        pytest.skip(f"no folder {data}")
+    transforms = "[{type: Resize, scale: [96, 64]}]"
+    command = [
+        str(Path(sys.executable).with_name("detcore")), "train", str(ROOT / "examples" / name),
+        f"data.root={data}", f"data.train.transforms={transforms}", f"data.val.transforms={transforms}",
+        "data.batch_size=16", "data.workers=0", "epochs=1", "--out", "run",
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^AP (n/a|0\.\d+)  AP50 ", result.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)

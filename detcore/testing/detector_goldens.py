@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou  # type: ignore[import-untyped]
+from torchvision.ops import box_iou
 
 from detcore.boxes import clip
 from detcore.detectors import SingleStageDetector
