@@ -6,8 +6,7 @@ from pathlib import Path
 
 import detcore
 
-checkout = Path(__file__).resolve().parents[1]
-if checkout in Path(detcore.__file__).resolve().parents:
+if Path(detcore.__file__).resolve().parent == Path(__file__).resolve().parents[1] / "detcore":
     sys.exit(f"detcore comes from the checkout ({detcore.__file__}), not from a wheel")
 scope: dict = {}
 for block in re.findall(r"^```python\n(.*?)^```", Path(sys.argv[1]).read_text(), re.MULTILINE | re.DOTALL):
