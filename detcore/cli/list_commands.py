@@ -18,10 +18,8 @@ def list_components(
     if kind and kind not in known:
         from detcore.errors import UnknownComponentError, did_you_mean
 
-        near = did_you_mean(kind, known)
-        raise UnknownComponentError(
-            f"no component of kind {kind!r} is installed; {near} kinds: {', '.join(known)}"
-        )
+        near = did_you_mean(kind, known) or f"kinds: {', '.join(known)}"
+        raise UnknownComponentError(f"no component of kind {kind!r} is installed; {near}")
     entries = registry.entries(kind or None)
     if as_json:
         fields = ("kind", "name", "distribution", "version", "target")
