@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from detcore.component import Component
@@ -34,7 +34,7 @@ class Postprocess(Component):
         *,
         levels: Sequence[int] = (),
         factors: Float[Tensor, "B N"] | None = None,
-        valid: Int[Tensor, "B N"] | None = None,
+        valid: Bool[Tensor, "B N"] | None = None,
     ) -> Detections:
         """The detections of a batch.
 
