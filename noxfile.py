@@ -92,7 +92,9 @@ def wheels(session: nox.Session) -> None:
 @nox.session
 def minimum(session: nox.Session) -> None:
     """The fast tests with the lowest versions that the distributions declare for what they depend on."""
-    session.install("--resolution", "lowest-direct", "pytest>=8.3", "hypothesis>=6.100", *map(str, [ROOT, *PLUGINS]))
+    session.install(
+        "--resolution", "lowest-direct", "pytest>=8.3", "hypothesis>=6.100", *map(str, [ROOT, *PLUGINS])
+    )
     session.run("pytest", "-m", "not slow", *session.posargs)
 
 

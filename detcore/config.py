@@ -355,7 +355,9 @@ _PARSERS: dict[str, Callable[[str, str], Config]] = {
 
 
 class _Dumper(yaml.SafeDumper):
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+    def represent_sequence(
+        self, tag: str, sequence: Any, flow_style: bool | None = None
+    ) -> yaml.SequenceNode:
         short = all(isinstance(item, (int, float, str, bool, type(None))) for item in sequence)
         return super().represent_sequence(tag, sequence, flow_style=short or flow_style)
 
