@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from detcore.errors import ConfigError, DataError
 from detcore.structures import ImageDetections
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-backends = pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+fast = pytest.mark.skipif(find_spec("faster_coco_eval") is None, reason="the extra [fast] is not installed")
+backends = pytest.mark.parametrize("backend", ["pycocotools", pytest.param("faster_coco_eval", marks=fast)])
 
 
 def detections(boxes=(), scores=(), labels=(), masks=None):
