@@ -461,12 +461,17 @@ class Predictions(_Structure):
     Args:
         logits: Classification logits.
         boxes: Decoded boxes, xyxy in pixels.
-        masks: Mask logits, or None.
+        masks: Mask logits, maps that cover the whole image, or at the places ``mask_points``; or None.
+        scores: Class probabilities, where they are not simply the sigmoid of the logits (a head that also
+            tells objectness gives the product); or None.
+        mask_points: (x, y) in pixels of the places at which ``masks`` [B, N, S] were taken; or None.
     """
 
     logits: Float[Tensor, "B N C"]
     boxes: Float[Tensor, "B N 4"]
-    masks: Tensor | None = None
+    masks: Float[Tensor, "B N *S"] | None = None
+    scores: Float[Tensor, "B N C"] | None = None
+    mask_points: Float[Tensor, "B S 2"] | None = None
 
 
 @dataclass(frozen=True)
