@@ -22,6 +22,8 @@ from detcore.structures import (
     Priors,
     Targets,
 )
+from detcore_assigners.choice import gathered, nearest, resolve
+from detcore_assigners.levels import levels_of
 from detcore_assigners.overlaps import slices
 from detcore_assigners.regions import ignored_priors
 
@@ -96,7 +98,6 @@ class ATSSAssigner(Assigner):
         Raises:
             ValueError: The priors have no levels, or levels of other counts; or predictions are missing.
         """
-        _check_levels(priors)
         matchable = targets.matchable
         ignored = ignored_priors(priors, targets, self.ignore_iof_thr)
         if not self.ignore_in_empty_images:
@@ -104,10 +105,10 @@ class ATSSAssigner(Assigner):
         valid = torch.ones_like(ignored) if priors.valid is None else priors.valid
         choosable = valid if self.ignored_candidates else valid & ~ignored
         candidates = self._candidates(priors, targets, valid & ~ignored, choosable)
-        chosen = _gather(choosable, candidates) & matchable[..., None]
+        chosen = gathered(choosable, candidates) & matchable[..., None]
         overlaps = self._overlaps(priors, targets, candidates, predictions)
         positive = chosen & self._reaching(overlaps, chosen) & _inside(priors, targets, candidates)
-        gt_index, quality, found = _resolve(candidates, overlaps, positive, len(priors))
+        gt_index, quality, found = resolve(candidates, overlaps, positive, len(priors))
         state = torch.full_like(gt_index, NEGATIVE, dtype=torch.int8)
         state = state.masked_fill(ignored | ~valid, IGNORED).masked_fill(found, POSITIVE)
         return Assignment(gt_index, state, quality)
@@ -120,29 +121,23 @@ class ATSSAssigner(Assigner):
         gt_x, gt_y = ((targets.boxes[..., :2] + targets.boxes[..., 2:]).float() / 2)[..., None].unbind(-2)
         images, rows = targets.boxes.shape[:2]
         candidates = [torch.zeros((images, rows, 0), dtype=torch.int64, device=gt_x.device)]
-        first = 0
-        for level in priors.levels:
-            here = slice(first, first + level.count)
+        for level, here in levels_of(priors, "ATSSAssigner"):
             x, y = (c[..., here].expand(images, -1)[:, None] for c in (prior_x, prior_y))
             behind = torch.where(choosable[:, here], FAR, torch.inf)[:, None]
-            nearest = []
+            found = []
             for start, stop in slices(rows, images * level.count):
                 dx, dy = gt_x[:, start:stop] - x, gt_y[:, start:stop] - y
                 distance = dx.square_().add_(dy.square_()).sqrt_()
                 distance = torch.where(part[:, None, here], distance, behind)
-                nearest.append(self._nearest(distance, min(self.topk, level.count)))
-            candidates.append(torch.cat(nearest, dim=1) + first)
-            first += level.count
+                found.append(self._nearest(distance, min(self.topk, level.count)))
+            candidates.append(torch.cat(found, dim=1) + here.start)
         return torch.cat(candidates, dim=2)
 
     def _nearest(self, distance: Float[Tensor, "B m n"], count: int) -> Int[Tensor, "B m k"]:
         """The priors of the smallest distances; among equals the first, on every device."""
         if self.ignored_candidates:  # among equals (the ignored) the reference takes whatever topk finds
             return distance.topk(count, largest=False).indices
-        index = torch.arange(distance.shape[-1], device=distance.device)
-        # the bits of non-negative floats are in their order: with the index below them no two keys are equal
-        keys = (distance.view(torch.int32).long() << 32) | index
-        return keys.topk(count, largest=False).values & 0xFFFFFFFF
+        return nearest(distance, count)
 
     def _overlaps(
         self,
@@ -182,42 +177,8 @@ class ATSSAssigner(Assigner):
         return reaching if self.match_single_candidate else reaching & (count > 1)
 
 
-def _check_levels(priors: Priors) -> None:
-    counts = [level.count for level in priors.levels]
-    if sum(counts) != len(priors) or not counts:
-        raise ValueError(
-            f"ATSSAssigner chooses candidates per level: priors.levels should describe all {len(priors)} "
-            f"priors, got levels of {counts}; use priors from a prior generator"
-        )
-
-
-def _gather(values: Tensor, index: Int[Tensor, "B M k"]) -> Tensor:
-    """Values [B, N] at ``index``."""
-    return values.gather(1, index.flatten(1)).reshape(index.shape)
-
-
 def _inside(priors: Priors, targets: Targets, candidates: Int[Tensor, "B M k"]) -> Bool[Tensor, "B M k"]:
     """Whether the candidates' centres lie inside their ground truth."""
     centers = priors.gather(candidates.flatten(1)).centers.float().reshape(*candidates.shape, 2)
     gts = targets.boxes.float()[:, :, None]
     return torch.cat((centers - gts[..., :2], gts[..., 2:] - centers), dim=-1).amin(dim=-1) > INSIDE
-
-
-def _resolve(
-    candidates: Int[Tensor, "B M k"],
-    overlaps: Float[Tensor, "B M k"],
-    positive: Bool[Tensor, "B M k"],
-    count: int,
-) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
-    """Ground truth, overlap and whether there is any, for each of ``count`` priors."""
-    images, rows, _ = candidates.shape
-    index = candidates.flatten(1)
-    score = torch.where(positive, overlaps, -1.0).flatten(1)
-    best = score.new_full((images, count), -1.0).scatter_reduce(1, index, score, "amax")
-    attains = positive.flatten(1) & (score == best.gather(1, index))
-    row = torch.arange(rows, device=index.device)[:, None].expand(candidates.shape).flatten(1)
-    first = index.new_full((images, count), rows).scatter_reduce(
-        1, index, row.masked_fill(~attains, rows), "amin"
-    )
-    found = first < rows
-    return first.masked_fill(~found, 0), best.clamp(min=0), found

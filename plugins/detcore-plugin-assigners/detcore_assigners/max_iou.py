@@ -22,7 +22,7 @@ from detcore.structures import (
 )
 from detcore_assigners.overlaps import Best, DenseSearch, OverlapSearch
 from detcore_assigners.regions import ignored_priors
-from detcore_assigners.tiles import TileSearch
+from detcore_assigners.tiles import search_of
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[float, Field(gt=0, le=1)]
@@ -109,10 +109,7 @@ class MaxIoUAssigner(Assigner):
         # what takes no part becomes a box of zeros, which overlaps with nothing: no B x M x N mask is needed
         rows = torch.where(matchable[..., None], targets.boxes.float(), 0.0)
         boxes = torch.where(part[..., None], priors.boxes.float(), 0.0)
-        described = sum(level.count for level in priors.levels) == len(priors)
-        if described and not torch.compiler.is_compiling():
-            return self.decide(TileSearch(rows, boxes, priors.levels), matchable, part)
-        return self.decide(DenseSearch.of_boxes(rows, boxes), matchable, part)
+        return self.decide(search_of(rows, boxes, priors.levels), matchable, part)
 
     @torch.no_grad()
     def assign_overlaps(

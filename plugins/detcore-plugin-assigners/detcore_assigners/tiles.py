@@ -19,7 +19,7 @@ from torch import Tensor
 
 from detcore.boxes import area
 from detcore.structures import PriorLevel
-from detcore_assigners.overlaps import Best, overlap_of_columns, slices
+from detcore_assigners.overlaps import Best, DenseSearch, OverlapSearch, overlap_of_columns, slices
 
 #: Priors in a tile, about: few enough that tiles are small, enough to be worth a comparison of boxes.
 TILE = 256
@@ -124,6 +124,22 @@ class TileSearch:
         ordered = values.new_empty(self.images, self.num_priors + 1)
         ordered[:, self._index] = values.reshape(self.images, -1)
         return ordered[:, :-1]
+
+
+def search_of(
+    rows: Float[Tensor, "B M 4"], boxes: Float[Tensor, "B N 4"], levels: tuple[PriorLevel, ...]
+) -> OverlapSearch:
+    """The search over the IoU of boxes: over the grid where ``levels`` describe one, else over all pairs.
+
+    Args:
+        rows: Boxes on one side; without area where they take no part.
+        boxes: Priors; without area where they take no part.
+        levels: Their grids. Compiled, all pairs are looked at: which tiles meet depends on the data.
+    """
+    described = sum(level.count for level in levels) == boxes.shape[1]
+    if described and not torch.compiler.is_compiling():
+        return TileSearch(rows, boxes, levels)
+    return DenseSearch.of_boxes(rows, boxes)
 
 
 def _bounds(tiles: Float[Tensor, "B T S 4"]) -> Float[Tensor, "B T 4"]:
