@@ -12,6 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detcore import boxes as geometry
+from detcore.dense_losses import box_loss as box_loss
+from detcore.dense_losses import classification_loss as classification_loss
+from detcore.dense_losses import localization_quality as localization_quality
 from detcore.interfaces import (
     Assigner,
     BBoxCoder,
@@ -37,7 +41,7 @@ from detcore.structures import (
     Sample,
     Targets,
 )
-from detcore.targets import DenseTargets, Positives, class_labels, usable
+from detcore.targets import class_labels, usable
 
 # ------------------------------------------------------------------------------------ maps of predictions
 
@@ -179,67 +183,17 @@ def sample(
 
     @torch.no_grad()
     def predict() -> SamplingPredictions:
-        logits = output.logits.detach()
+        seen = predictions(output, priors, coder)
         labels = class_labels(assignment, assignment.positive, targets, num_classes)
-        losses = loss_cls(logits, labels, reduction="none")
+        extra = {}
+        if loss_cls.uses_quality:
+            gts = targets.boxes.gather(1, assignment.gt_index[..., None].expand(-1, -1, 4))
+            extra["quality"] = geometry.aligned_overlap(seen.boxes, gts).clamp(0, 1)
+        losses = loss_cls(seen.logits, labels, reduction="none", **extra)
         losses = losses.sum(-1) if losses.dim() > labels.dim() else losses
-        return SamplingPredictions(losses, logits, predictions(output, priors, coder).boxes)
+        return SamplingPredictions(losses, seen.logits, seen.boxes, loss_cls.scores(seen.logits))
 
     return sampler.sample(assignment, predict=predict)
-
-
-def classification_loss(
-    loss: ClassificationLoss, logits: Float[Tensor, "B N C"], wanted: DenseTargets, levels: Sequence[int]
-) -> Float[Tensor, ""]:
-    """The loss over all priors; one that is not additive is summed over the levels.
-
-    Args:
-        loss: The loss.
-        logits: Of all priors.
-        wanted: Their labels and weights, and the divisor.
-        levels: Priors per level.
-    """
-    whole = (logits, wanted.labels, wanted.weights)
-    by_level = zip(*(torch.split(tensor, list(levels), 1) for tensor in whole), strict=True)
-    terms = [
-        loss(logits.flatten(0, 1), labels.flatten(), weight=weights.flatten(), avg_factor=wanted.count)
-        for logits, labels, weights in ([whole] if loss.additive else by_level)
-    ]
-    return torch.stack(terms).sum()
-
-
-def box_loss(
-    loss: BoxLoss,
-    codes: Float[Tensor, "B N D"],
-    priors: Priors,
-    chosen: Positives,
-    coder: BBoxCoder,
-    avg_factor: Tensor | float,
-    *,
-    on_boxes: bool,
-    weight: Float[Tensor, "P"] | None = None,
-) -> Float[Tensor, ""]:
-    """The loss of the positives' codes or of the boxes that they mean; without any 0, connected to ``codes``.
-
-    Args:
-        loss: The loss.
-        codes: Of all priors.
-        priors: All of them.
-        chosen: The positives.
-        coder: Encodes the targets, or decodes the predictions.
-        avg_factor: Divisor.
-        on_boxes: Whether the loss gets boxes; see :func:`compares_boxes`.
-        weight: Of each positive; that of the sample where None.
-    """
-    own, anchors = chosen.gather(codes), priors.gather(chosen.prior, chosen.image)
-    weight = chosen.weight if weight is None else weight
-    if on_boxes:
-        pred, target = coder.decode(anchors, own), chosen.boxes
-    else:
-        pred, (target, code_weights) = own, coder.encode(anchors, chosen.boxes)
-        if code_weights is not None:
-            weight = code_weights if weight is None else code_weights * weight[:, None]
-    return loss(pred, target, weight=weight, avg_factor=avg_factor)  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------------------------------------- prediction

@@ -58,6 +58,9 @@ class ClassificationLoss(Loss):
     ``pred`` for losses that say so.
     """
 
+    #: Whether the loss regresses to the localisation quality of positives; if so, heads measure it and hand it over.
+    uses_quality: ClassVar[bool] = False
+
     @abstractmethod
     def channels(self, num_classes: int) -> int:
         """Logit channels C for K classes: K for sigmoid losses, K + 1 (background last) for softmax."""
@@ -77,7 +80,11 @@ class ClassificationLoss(Loss):
         reduction: Reduction | None = None,
         quality: Float[Tensor, "*S"] | None = None,
     ) -> Tensor:
-        """As :meth:`Loss.forward`; ``quality`` is the localisation quality that quality-aware losses regress to."""
+        """As :meth:`Loss.forward`, and ``quality`` says how well each row is localised.
+
+        It is 0..1, the IoU of the row's decoded box with its ground truth; looked at only where ``uses_quality``, in
+        rows that have a label. No gradient flows back into it.
+        """
 
 
 class BoxLoss(Loss):

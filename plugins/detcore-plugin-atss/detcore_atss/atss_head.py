@@ -136,7 +136,7 @@ class ATSSHead(DenseHead):
         self.assigner = make(assigner)
         self.sampler = make(sampler)
         self.bbox_coder = make(bbox_coder)
-        self.loss_cls = make(loss_cls)
+        self.loss_cls = make(loss_cls, num_classes=num_classes)
         self.loss_bbox = make(loss_bbox)
         self.loss_centerness = make(loss_centerness)
         self.postprocess = make(postprocess)
@@ -198,7 +198,12 @@ class ATSSHead(DenseHead):
             assignment, sample, targets,
             num_classes=self.num_classes, pos_weight=self.pos_weight, subsampled=self.sampler.subsamples,
         )  # fmt: skip
-        loss_cls = dense.classification_loss(self.loss_cls, output.logits, wanted, dense.level_counts(priors))
+        quality = dense.localization_quality(
+            self.loss_cls, output.codes, priors, wanted.positives, self.bbox_coder
+        )
+        loss_cls = dense.classification_loss(
+            self.loss_cls, output.logits, wanted, dense.level_counts(priors), quality
+        )
         return Losses(
             {"loss_cls": loss_cls, **self._positive_losses(output, priors, wanted)},
             {"num_positives": sample.positive.sum().float()},

@@ -106,7 +106,7 @@ class RetinaHead(DenseHead):
         self.assigner = make(assigner)
         self.sampler = make(sampler)
         self.bbox_coder = make(bbox_coder)
-        self.loss_cls = make(loss_cls)
+        self.loss_cls = make(loss_cls, num_classes=num_classes)
         self.loss_bbox = make(loss_bbox)
         self.postprocess = make(postprocess)
         self.compares_boxes = dense.compares_boxes(self.loss_bbox, reg_decoded_bbox)
@@ -159,7 +159,12 @@ class RetinaHead(DenseHead):
             assignment, sample, targets,
             num_classes=self.num_classes, pos_weight=self.pos_weight, subsampled=self.sampler.subsamples,
         )  # fmt: skip
-        loss_cls = dense.classification_loss(self.loss_cls, output.logits, wanted, dense.level_counts(priors))
+        quality = dense.localization_quality(
+            self.loss_cls, output.codes, priors, wanted.positives, self.bbox_coder
+        )
+        loss_cls = dense.classification_loss(
+            self.loss_cls, output.logits, wanted, dense.level_counts(priors), quality
+        )
         loss_bbox = dense.box_loss(
             self.loss_bbox, output.codes, priors, wanted.positives, self.bbox_coder,
             wanted.count, on_boxes=self.compares_boxes,
