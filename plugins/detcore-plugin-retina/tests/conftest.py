@@ -4,8 +4,8 @@ import pytest
 import torch
 from detcore_retina import RetinaHead
 
-from detcore.structures import FeatureSpec, ImageBatch, Targets
-from detcore.testing.edge_cases import ground_truths
+from detcore.structures import FeatureSpec, ImageBatch
+from detcore.testing.data import make_targets
 
 torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
 
@@ -40,4 +40,4 @@ def batch():
 
 @pytest.fixture
 def targets():
-    return Targets.stack(ground_truths(SIZE, 3)["typical"])
+    return make_targets("typical", size=SIZE)

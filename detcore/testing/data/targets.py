@@ -1,12 +1,7 @@
-"""Made-up data for tests: ground truth, priors and feature pyramids, with the edge cases by name.
-
-Everything is reproducible: the same name, arguments and seed give the same numbers on every machine, whatever
-else was made before. Sizes are (h, w); boxes are xyxy in pixels.
-"""
+"""Made-up ground truth, with the edge cases by name."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -14,13 +9,11 @@ import torch
 from torch import Tensor
 
 from detcore.masks import Masks
-from detcore.structures import FeatureSpec, ImageBatch, PriorLevel, Priors, Targets
+from detcore.structures import Targets
+from detcore.testing.data.random import SIZE, Size, scattered, seeded
 
-Size = tuple[int, int]
 Padding = Literal["zeros", "boxes", "nan"]
 
-SIZE: Size = (128, 160)
-STRIDES = (8, 16, 32)
 #: Smallest image, in pixels, that has room for every case.
 LEAST_SIZE = 64
 
@@ -36,28 +29,38 @@ def _plain(boxes: Tensor) -> _Image:
     return _Image(boxes, torch.zeros(len(boxes), dtype=torch.bool))
 
 
-def _scattered(count: int, size: Size, generator: torch.Generator) -> Tensor:
-    """Boxes anywhere in the image, at least 2 pixels on a side."""
-    limits = torch.tensor([size[1], size[0]], dtype=torch.float32)
-    extents = 2 + torch.rand(count, 2, generator=generator) ** 2 * (limits - 2)
-    corners = torch.rand(count, 2, generator=generator) * (limits - extents)
-    return torch.cat((corners, corners + extents), 1)
-
-
 def _rows(*rows: Sequence[float]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
 
 
+def _typical(size: Size, generator: torch.Generator, image: int) -> _Image:
+    boxes = _rows([8, 8, 40, 40], [30, 20, 70, 84]) if image % 2 == 0 else _rows([16, 8, 120, 80])
+    h, w = size
+    return _plain(boxes * torch.tensor([w / 128, h / 96, w / 128, h / 96]))
+
+
+def _none_in_one(size: Size, generator: torch.Generator, image: int) -> _Image:
+    return _typical(size, generator, 0) if image % 2 == 0 else _plain(_rows())
+
+
+def _separate(size: Size, generator: torch.Generator, image: int) -> _Image:
+    # one in the middle of each quarter of the image, each of another size
+    corner = torch.tensor([[0.0, 0], [1, 0], [0, 1], [1, 1]]) * 0.5 + 0.25
+    centre = (corner + torch.rand(4, 2, generator=generator) * 0.06 - 0.03) * torch.tensor([size[1], size[0]])
+    half = torch.tensor([[9.3], [11.1], [13.7], [14.9]]) + torch.rand(4, 2, generator=generator)
+    return _plain(torch.cat((centre - half, centre + half), 1))
+
+
 def _mixed(size: Size, generator: torch.Generator, image: int) -> _Image:
-    return _plain(_scattered((3, 0, 1, 7)[image % 4], size, generator))
+    return _plain(scattered((3, 0, 1, 7)[image % 4], size, generator))
 
 
 def _some_ignored(size: Size, generator: torch.Generator, image: int) -> _Image:
-    return _Image(_scattered(6, size, generator), torch.arange(6) % 3 == image % 3)
+    return _Image(scattered(6, size, generator), torch.arange(6) % 3 == image % 3)
 
 
 def _crowd(size: Size, generator: torch.Generator, image: int) -> _Image:
-    boxes = _scattered(3, size, generator)
+    boxes = scattered(3, size, generator)
     region = torch.cat((boxes[:, :2].amin(0), boxes[:, 2:].amax(0)))
     return _Image(torch.cat((region[None], boxes)), torch.tensor([True, False, False, False]))
 
@@ -69,7 +72,7 @@ def _crowded(size: Size, generator: torch.Generator, image: int) -> _Image:
 
 
 def _duplicates(size: Size, generator: torch.Generator, image: int) -> _Image:
-    return _plain(_scattered(2, size, generator).repeat(3, 1))
+    return _plain(scattered(2, size, generator).repeat(3, 1))
 
 
 def _ties(size: Size, generator: torch.Generator, image: int) -> _Image:
@@ -80,7 +83,7 @@ def _ties(size: Size, generator: torch.Generator, image: int) -> _Image:
 
 def _degenerate(size: Size, generator: torch.Generator, image: int) -> _Image:
     flat = _rows([20, 10, 20, 50], [10, 20, 50, 20], [30, 30, 30, 30], [0, 0, 0, 0])
-    return _plain(torch.cat((flat, _scattered(1, size, generator))))
+    return _plain(torch.cat((flat, scattered(1, size, generator))))
 
 
 def _tiny(size: Size, generator: torch.Generator, image: int) -> _Image:
@@ -98,11 +101,11 @@ def _outside(size: Size, generator: torch.Generator, image: int) -> _Image:
 
 
 def _all_ignored(size: Size, generator: torch.Generator, image: int) -> _Image:
-    return _Image(_scattered(4, size, generator), torch.ones(4, dtype=torch.bool))
+    return _Image(scattered(4, size, generator), torch.ones(4, dtype=torch.bool))
 
 
 def _count(count: int) -> Callable[[Size, torch.Generator, int], _Image]:
-    return lambda size, generator, image: _plain(_scattered(count, size, generator))
+    return lambda size, generator, image: _plain(scattered(count, size, generator))
 
 
 _TARGETS: dict[str, Callable[[Size, torch.Generator, int], _Image]] = {
@@ -110,6 +113,9 @@ _TARGETS: dict[str, Callable[[Size, torch.Generator, int], _Image]] = {
     "one": _count(1),
     "many": _count(50),
     "thousands": _count(5000),
+    "typical": _typical,
+    "separate": _separate,
+    "none_in_one": _none_in_one,
     "mixed": _mixed,
     "padded": _mixed,
     "all_ignored": _all_ignored,
@@ -125,8 +131,6 @@ _TARGETS: dict[str, Callable[[Size, torch.Generator, int], _Image]] = {
 }
 #: The names that :func:`make_targets` knows.
 TARGET_CASES = tuple(_TARGETS)
-#: The names that :func:`make_priors` knows.
-PRIOR_CASES = ("grid", "points", "anchors", "invalid", "proposals", "none", "one", "duplicates", "degenerate")
 
 
 def make_targets(
@@ -142,12 +146,13 @@ def make_targets(
 ) -> Targets:
     """Ground truth of a batch.
 
-    The cases: ``none``, ``one``, ``many`` (50) and ``thousands`` (5000) objects per image; ``mixed``: 3, 0,
-    1, 7 in turn; ``padded``: the same with four more rows and garbage in the padding; ``all_ignored``;
-    ``some_ignored``; ``crowd``: an ignored region over normal objects; ``crowded``: twenty that overlap
-    heavily; ``duplicates``: each object three times, with different labels; ``ties``: priors of stride 8 with
-    exactly equal overlaps; ``degenerate``: without width, height or both; ``tiny``: below a pixel; ``whole``:
-    the image itself; ``outside``: partly or wholly beyond the image.
+    The cases: ``none``, ``one``, ``many`` (50) and ``thousands`` (5000) objects per image; ``typical``: two
+    and one in turn, always the same; ``separate``: four that do not touch; ``none_in_one``: none in every
+    second image; ``mixed``: 3, 0, 1, 7 in turn; ``padded``: the same with four more rows and garbage in the
+    padding; ``all_ignored``; ``some_ignored``; ``crowd``: an ignored region over normal objects; ``crowded``:
+    twenty that overlap heavily; ``duplicates``: each object three times, with different labels; ``ties``:
+    priors of stride 8 with exactly equal overlaps; ``degenerate``: without width, height or both; ``tiny``:
+    below a pixel; ``whole``: the image itself; ``outside``: partly or wholly beyond the image.
 
     Args:
         case: One of :data:`TARGET_CASES`.
@@ -162,7 +167,7 @@ def make_targets(
     Raises:
         ValueError: The case is unknown, or the image too small.
     """
-    generator = _generator("mixed" if case == "padded" else case, TARGET_CASES, seed)
+    generator = seeded("mixed" if case == "padded" else case, TARGET_CASES, seed)
     if min(size) < LEAST_SIZE:
         raise ValueError(f"size should be at least {LEAST_SIZE} x {LEAST_SIZE}, got {size}")
     images = [_TARGETS[case](size, generator, i) for i in range(batch)]
@@ -202,7 +207,7 @@ def pad_targets(
     if padding != "zeros":
         generator = torch.Generator().manual_seed(seed)
         shape = (count, rows + extra_rows)
-        garbage = _scattered(count * shape[1], SIZE, generator).reshape(*shape, 4)
+        garbage = scattered(count * shape[1], SIZE, generator).reshape(*shape, 4)
         garbage = torch.full_like(garbage, torch.nan) if padding == "nan" else garbage
         boxes = torch.where(valid[..., None], boxes, garbage.to(boxes))
         labels = torch.where(valid, labels, torch.randint(num_classes, shape, generator=generator).to(labels))
@@ -216,95 +221,6 @@ def pad_targets(
     return Targets(boxes, labels, valid, ignore, masks, targets.semantic)
 
 
-def make_batch(*, batch: int = 2, size: Size = SIZE, uneven: bool = False, seed: int = 0) -> ImageBatch:
-    """Random normalised images.
-
-    Args:
-        batch: Images B.
-        size: (h, w) of the padded batch, in pixels.
-        uneven: Whether all but the first image are smaller, with zeros in their padding.
-        seed: Another seed, other numbers.
-    """
-    generator = _generator("batch", ("batch",), seed)
-    pixels = torch.randn(batch, 3, *size, generator=generator)
-    sizes = [(size[0] - 24 * (i % 3), size[1] - 16 * (i % 2)) if uneven else size for i in range(batch)]
-    for image, (height, width) in zip(pixels, sizes, strict=True):
-        image[:, height:], image[:, :, width:] = 0, 0
-    return ImageBatch.of(pixels, sizes)
-
-
-def make_priors(
-    case: str = "grid",
-    *,
-    batch: int = 2,
-    size: Size = SIZE,
-    strides: Sequence[int] = STRIDES,
-    scale: float = 4.0,
-    seed: int = 0,
-) -> Priors:
-    """Priors of a pyramid over images of one size.
-
-    The cases: ``grid``: one square of ``scale`` strides per cell, shared by the batch; ``points``: the cells'
-    centres; ``anchors``: three shapes per cell; ``invalid``: a grid where half of the priors, others in each
-    image, are not valid; ``proposals``: 60 boxes per image, no grid; ``none`` and ``one``: so many;
-    ``duplicates``: every prior of a grid twice; ``degenerate``: proposals, a third without width, height or
-    both.
-
-    Args:
-        case: One of :data:`PRIOR_CASES`.
-        batch: Images B, where priors differ between images.
-        size: (h, w) of the images, in pixels.
-        strides: Pixels per cell, by level.
-        scale: Side of the boxes in strides.
-        seed: For what is random: ``invalid``, ``proposals``, ``degenerate``.
-
-    Raises:
-        ValueError: The case is unknown.
-    """
-    generator = _generator(case, PRIOR_CASES, seed)
-    if case in ("proposals", "degenerate"):
-        boxes = _scattered(batch * 60, size, generator).reshape(batch, 60, 4)
-        if case == "degenerate":
-            boxes[:, 0:10, 2] = boxes[:, 0:10, 0]
-            boxes[:, 5:20, 3] = boxes[:, 5:20, 1]
-        return Priors(boxes, torch.ones(60, 2))
-    shapes = {"points": ((0.0, 0.0),), "anchors": ((1.0, 1.0), (1.5, 0.75), (0.75, 1.5))}.get(
-        case, ((1.0, 1.0),)
-    )
-    shapes = shapes * 2 if case == "duplicates" else shapes
-    priors = _grid(size, strides, torch.tensor(shapes) * scale)
-    if case in ("none", "one"):
-        count = int(case == "one")
-        return Priors(priors.boxes[:count], priors.strides[:count])
-    if case == "invalid":
-        return priors.replace(valid=torch.rand(batch, len(priors), generator=generator) < 0.5)
-    return priors
-
-
-def make_pyramid(
-    *, batch: int = 2, size: Size = SIZE, channels: int = 8, strides: Sequence[int] = STRIDES, seed: int = 0
-) -> tuple[tuple[Tensor, ...], tuple[FeatureSpec, ...]]:
-    """Random features, and what describes them: what a neck gives to a head.
-
-    Args:
-        batch: Images B.
-        size: (h, w) of the images, in pixels; a level has ceil(size / stride) cells.
-        channels: Channels of every level.
-        strides: Pixels per cell, by level.
-        seed: Another seed, other numbers.
-    """
-    generator = _generator("pyramid", ("pyramid",), seed)
-    shapes = [(batch, channels, -(-size[0] // s), -(-size[1] // s)) for s in strides]
-    features = tuple(torch.randn(shape, generator=generator) for shape in shapes)
-    return features, tuple(FeatureSpec(channels, s) for s in strides)
-
-
-def _generator(case: str, known: Sequence[str], seed: int) -> torch.Generator:
-    if case not in known:
-        raise ValueError(f"unknown case {case!r}; known: {', '.join(known)}")
-    return torch.Generator().manual_seed(zlib.crc32(f"{case} {seed}".encode()))
-
-
 def _extended(table: Tensor, rows: int) -> Tensor:
     return torch.cat((table, table.new_zeros((len(table), rows, *table.shape[2:]))), 1)
 
@@ -316,17 +232,3 @@ def _ellipses(boxes: Tensor, size: Size) -> Tensor:
     return (2 * x - x1 - x2).square() * (y2 - y1) ** 2 + (2 * y - y1 - y2).square() * (x2 - x1) ** 2 < (
         (x2 - x1) * (y2 - y1)
     ).square() * ((x2 > x1) & (y2 > y1))
-
-
-def _grid(size: Size, strides: Sequence[int], shapes: Tensor) -> Priors:
-    """Boxes of the given (w, h) in strides around the centres of all cells, in the usual order."""
-    boxes, rows, levels = [], [], []
-    for stride in strides:
-        h, w = -(-size[0] // stride), -(-size[1] // stride)
-        y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-        centres = (torch.stack((x, y), -1).reshape(-1, 1, 2) + 0.5) * stride
-        half = shapes * stride / 2
-        boxes.append(torch.cat((centres - half, centres + half), -1).reshape(-1, 4))
-        rows.append(torch.full((len(boxes[-1]), 2), float(stride)))
-        levels.append(PriorLevel(h, w, len(shapes), (float(stride), float(stride))))
-    return Priors(torch.cat(boxes), torch.cat(rows), tuple(levels))
