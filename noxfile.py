@@ -110,7 +110,7 @@ def known(session: nox.Session) -> None:
     names = {}
     for folder in PLUGINS:
         for group, points in project(folder).get("entry-points", {}).items():
-            if group.startswith("detcore.") and group not in ("detcore.hooks", "detcore.recipes"):
+            if group.startswith("detcore.") and group not in ("detcore.hooks", "detcore.recipes", "detcore.api"):
                 names |= dict.fromkeys(points, project(folder)["name"])
     path = ROOT / "detcore" / "known.py"
     head = path.read_text().partition("PACKAGE_OF")[0]

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from detcore import registry
+    from detcore.api import api_version
     from detcore.checkpoint import load, save
     from detcore.component import Component, Part, Spec, make, wired
     from detcore.detectors import ImagePreprocessor, SingleStageDetector, TwoStageDetector
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         ConfigError,
         DataError,
         DetcoreError,
+        InterfaceVersionError,
         UnknownComponentError,
     )
     from detcore.serialize import build, dump
@@ -44,12 +46,14 @@ _HOME = {
     "FeatureSpec": "structures",
     "ImageBatch": "structures",
     "ImagePreprocessor": "detectors",
+    "InterfaceVersionError": "errors",
     "Part": "component",
     "SingleStageDetector": "detectors",
     "Spec": "component",
     "Targets": "structures",
     "TwoStageDetector": "detectors",
     "UnknownComponentError": "errors",
+    "api_version": "api",
     "build": "serialize",
     "dump": "serialize",
     "load": "checkpoint",
@@ -71,6 +75,7 @@ __all__ = [
     "FeatureSpec",
     "ImageBatch",
     "ImagePreprocessor",
+    "InterfaceVersionError",
     "Part",
     "SingleStageDetector",
     "Spec",
@@ -78,6 +83,7 @@ __all__ = [
     "TwoStageDetector",
     "UnknownComponentError",
     "__version__",
+    "api_version",
     "build",
     "dump",
     "load",

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, get_ar
 from pydantic_core import core_schema
 
 from detcore import registry
+from detcore.api import INTERFACE_VERSIONS
 from detcore.errors import (
     BrokenPluginError,
     ConfigError,
@@ -161,13 +162,13 @@ class Component(ABC):
 
     #: The entry-point group without its prefix; set by the interface.
     kind: ClassVar[str]
-    #: Version of the interface; raised when a change breaks the components written for it.
+    #: Version of the interface. The core's are in :mod:`detcore.api`; a plugin's interface states its own here.
     api_version: ClassVar[int] = 1
-    #: The interface version that a component was written for; None means whichever is installed.
-    built_for_api: ClassVar[int | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "kind" in vars(cls) and "api_version" not in vars(cls):  # an interface
+            cls.api_version = INTERFACE_VERSIONS.get(cls.kind, 1)
         init = cls.__dict__.get("__init__")
         if init is None and not any(
             getattr(vars(base).get("__init__"), "_validates", False) for base in cls.__mro__[1:]

@@ -82,6 +82,10 @@ class BrokenPluginError(DetcoreError, ImportError):
     """An entry point cannot be loaded; names its distribution, version, target and the cause."""
 
 
+class InterfaceVersionError(BrokenPluginError):
+    """An entry point was built for another version of its interface than the one that is installed."""
+
+
 class CheckpointError(DetcoreError, ValueError):
     """A checkpoint is missing, damaged, or does not fit the model."""
 

@@ -9,71 +9,45 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
 
-import importlib_metadata
-
-from detcore.errors import BrokenPluginError, UnknownComponentError, did_you_mean
+from detcore.api import GROUP as API_GROUP
+from detcore.api import INTERFACE_VERSIONS, declared_version
+from detcore.entries import (
+    CORE_DISTRIBUTION,
+    DISABLE_VARIABLE,
+    GROUP_PREFIX,
+    Entry,
+    disabled_distributions,
+    normalise,
+    read_entries,
+)
+from detcore.errors import BrokenPluginError, InterfaceVersionError, UnknownComponentError, did_you_mean
 from detcore.known import PACKAGE_OF
 
-GROUP_PREFIX = "detcore."
+__all__ = [
+    "CORE_DISTRIBUTION",
+    "DISABLE_VARIABLE",
+    "GROUP_PREFIX",
+    "OTHER_GROUPS",
+    "Entry",
+    "Registry",
+    "current",
+    "disabled_distributions",
+    "entries",
+    "kinds",
+    "names",
+    "normalise",
+    "read_entries",
+    "refresh",
+    "resolve",
+    "use",
+]
+
 #: Groups below the prefix that hold something else than components.
-OTHER_GROUPS = frozenset({"hooks", "recipes"})
-DISABLE_VARIABLE = "DETCORE_DISABLE_PLUGINS"
-CORE_DISTRIBUTION = "detcore"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry point, as the installed metadata states it. Nothing of it has been imported.
-
-    Args:
-        kind: The group without its prefix: ``backbones``, ``assigners``, ...
-        name: The component's name, equal to its class's name.
-        distribution: The distribution that registers it.
-        version: The distribution's version.
-        target: ``module:attribute``.
-    """
-
-    kind: str
-    name: str
-    distribution: str
-    version: str
-    target: str
-
-    @property
-    def qualified(self) -> str:
-        """``distribution:Name``, unique among the installed."""
-        return f"{self.distribution}:{self.name}"
-
-    def load(self) -> Any:
-        """Imports the target.
-
-        Raises:
-            BrokenPluginError: The import fails, for whatever reason, or the attribute does not exist.
-        """
-        point = importlib_metadata.EntryPoint(
-            name=self.name, value=self.target, group=GROUP_PREFIX + self.kind
-        )
-        try:
-            return point.load()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as cause:  # a plugin may even call sys.exit() at import
-            raise self.broken(f"{type(cause).__name__}: {cause}") from cause
-
-    def broken(self, cause: str) -> BrokenPluginError:
-        """The error that says that this entry point, and nothing else, is unusable."""
-        return BrokenPluginError(
-            f"{self.name!r} ({self.kind}) of {self.distribution} {self.version} cannot be used: "
-            f"its entry point {self.target!r} failed with {cause}. "
-            f"Update or uninstall {self.distribution}, or set {DISABLE_VARIABLE}={self.distribution}."
-        )
+OTHER_GROUPS = frozenset({"hooks", "recipes", API_GROUP})
 
 
 class Registry:
@@ -136,6 +110,7 @@ class Registry:
         Raises:
             UnknownComponentError: No entry, or more than one, has that name.
             BrokenPluginError: The entry's import fails, or it is not a component of its kind.
+            InterfaceVersionError: It was built for another version of its interface.
         """
         return self.load(self.find(name, kind))
 
@@ -143,6 +118,8 @@ class Registry:
         """Imports one entry and checks that it is a component of the kind that it is registered for."""
         component = self._classes.get(entry)
         if component is None:
+            if entry.kind in INTERFACE_VERSIONS:  # before the import, which may fail for that very reason
+                _check_version(entry, INTERFACE_VERSIONS[entry.kind])
             loaded = entry.load()
             _check(entry, loaded)
             component = self._classes[entry] = loaded
@@ -194,48 +171,37 @@ def _check(entry: Entry, loaded: object) -> None:
         raise entry.broken(f"not being a component class but {loaded!r}")
     if kind != entry.kind:
         raise entry.broken(f"being a component of kind {kind!r}, registered as {entry.kind!r}")
-    offered, built_for = getattr(loaded, "api_version", 1), getattr(loaded, "built_for_api", None)
-    if built_for is not None and built_for != offered:
-        newer = "a newer" if built_for > offered else "an older"
-        update = CORE_DISTRIBUTION if built_for > offered else entry.distribution
-        raise entry.broken(
-            f"being built for {newer} interface (version {built_for}; this detcore has {offered}): update {update}"
+    _check_version(entry, int(loaded.api_version), loaded)
+
+
+def _check_version(entry: Entry, offered: int, loaded: type | None = None) -> None:
+    """Refuses what was built for another version of its interface than the one installed."""
+    built_for = declared_version(entry.api)
+    if built_for == offered:
+        return
+    title = f"{entry.name!r} ({entry.kind}) of {entry.distribution} {entry.version} cannot be used"
+    declaration = f'{entry.kind} = "v{offered}" under [project.entry-points."{GROUP_PREFIX}{API_GROUP}"]'
+    author = f"its author: change it to version {offered}, then declare {declaration}"
+    if built_for is None:
+        raise InterfaceVersionError(
+            f"{title}: it declares to be built for interface version {entry.api!r}, which is not of the form "
+            f"'v{offered}'. Update {entry.distribution}; {author}."
         )
+    owner = CORE_DISTRIBUTION if loaded is None or entry.kind in INTERFACE_VERSIONS else _definer(loaded)
+    if built_for > offered:
+        remedy = f"Update {owner}, or install an older {entry.distribution}"
+    else:
+        remedy = f"Update {entry.distribution} ({author}), or install an older {owner}"
+    raise InterfaceVersionError(
+        f"{title}: it was built for version {built_for} of the interface of {entry.kind}, and the installed "
+        f"{owner} has version {offered}. {remedy}, or set {DISABLE_VARIABLE}={entry.distribution}."
+    )
 
 
-def normalise(distribution: str) -> str:
-    """The canonical spelling of a distribution's name (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-def disabled_distributions() -> frozenset[str]:
-    """The canonical names in ``DETCORE_DISABLE_PLUGINS``."""
-    names = os.environ.get(DISABLE_VARIABLE, "").split(",")
-    return frozenset(normalise(name.strip()) for name in names if name.strip())
-
-
-def read_entries() -> Iterator[Entry]:
-    """Every entry point below ``detcore.``, hooks and recipes included.
-
-    Distributions whose metadata is damaged are passed over.
-    """
-    off = disabled_distributions()
-    seen: set[str] = set()
-    for distribution in importlib_metadata.distributions():
-        try:
-            name, version = distribution.metadata["Name"], distribution.version
-            points = list(distribution.entry_points) if name else []
-        except Exception:  # unreadable metadata breaks only its own distribution
-            continue
-        key = normalise(name or "")
-        if not name or key in seen:  # the first on sys.path is the one that Python imports
-            continue
-        seen.add(key)
-        if key in off or ("all" in off and key != CORE_DISTRIBUTION):
-            continue
-        for point in points:
-            if point.group.startswith(GROUP_PREFIX):
-                yield Entry(point.group[len(GROUP_PREFIX) :], point.name, name, version, point.value)
+def _definer(component: type) -> str:
+    """The import package that defines the interface of ``component``."""
+    bases = [base for base in component.__mro__ if "kind" in vars(base)]
+    return bases[-1].__module__.partition(".")[0] if bases else component.__module__
 
 
 @functools.lru_cache(maxsize=8)

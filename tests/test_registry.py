@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from detcore import registry
-from detcore.errors import BrokenPluginError, UnknownComponentError
+from detcore import api, entries, registry
+from detcore.errors import BrokenPluginError, InterfaceVersionError, UnknownComponentError
 
 _spec = importlib.util.spec_from_file_location("distributions", Path(__file__).with_name("distributions.py"))
 distributions = importlib.util.module_from_spec(_spec)
@@ -92,16 +92,7 @@ def test_same_name_twice(site):
         ),
         ("x = 1", "acme_gone:Bad", "No module named 'acme_gone'"),
         ("def f(:", "acme_bad:Bad", "SyntaxError"),
-        (
-            "from detcore.interfaces import Assigner\nclass Bad(Assigner):\n built_for_api = 9",
-            "acme_bad:Bad",
-            r"built for a newer interface \(version 9; this detcore has 1\): update detcore",
-        ),
-        (
-            "from detcore.interfaces import Assigner\nclass Bad(Assigner):\n built_for_api = 0",
-            "acme_bad:Bad",
-            r"built for an older interface \(version 0; this detcore has 1\): update bad-plugin",
-        ),
+        ("class Bad: pass", "acme bad", "not being of the form module:Class"),
     ],
 )
 def test_a_broken_plugin_breaks_only_itself(site, source, target, cause):
@@ -117,6 +108,83 @@ def test_a_broken_plugin_breaks_only_itself(site, source, target, cause):
     assert registry.resolve("assigners", "AcmeAssigner").__name__ == "AcmeAssigner"
 
 
+class TestInterfaceVersions:
+    """A plugin built for another version of an interface is refused, before it is imported where possible."""
+
+    def plugin(self, site, declared, source=ASSIGNER.format(name="AcmeAssigner"), kind="assigners"):
+        groups = {f"detcore.{kind}": {"AcmeAssigner": "acme_good:AcmeAssigner"}}
+        if declared:
+            groups["detcore.api"] = {kind: declared}
+        install(site, "acme-assigners", groups, {"acme_good": source})
+        registry.refresh()
+
+    def refused(self, kind="assigners"):
+        with pytest.raises(InterfaceVersionError) as caught:
+            registry.resolve(kind, "AcmeAssigner")
+        return str(caught.value)
+
+    def test_declared_or_not_the_installed_version_loads(self, site):
+        self.plugin(site, "v1")
+        assert registry.resolve("assigners", "AcmeAssigner").api_version == 1
+
+    def test_built_for_a_newer_one(self, site):
+        self.plugin(site, "v9", source="raise RuntimeError('imported')")
+        assert self.refused() == (
+            "'AcmeAssigner' (assigners) of acme-assigners 1.2 cannot be used: it was built for version 9 of the "
+            "interface of assigners, and the installed detcore has version 1. Update detcore, or install an older "
+            "acme-assigners, or set DETCORE_DISABLE_PLUGINS=acme-assigners."
+        )
+
+    @pytest.mark.parametrize("declared", ["", "v1"])
+    def test_built_for_an_older_one(self, site, monkeypatch, declared):
+        monkeypatch.setitem(api.INTERFACE_VERSIONS, "assigners", 2)
+        self.plugin(site, declared, source="from detcore.interfaces import GoneSince")
+        assert self.refused() == (
+            "'AcmeAssigner' (assigners) of acme-assigners 1.2 cannot be used: it was built for version 1 of the "
+            "interface of assigners, and the installed detcore has version 2. Update acme-assigners (its author: "
+            'change it to version 2, then declare assigners = "v2" under [project.entry-points."detcore.api"]), '
+            "or install an older detcore, or set DETCORE_DISABLE_PLUGINS=acme-assigners."
+        )
+
+    def test_a_declaration_that_is_none(self, site):
+        self.plugin(site, "2.0")
+        assert "built for interface version '2.0', which is not of the form 'v1'" in self.refused()
+
+    def test_of_an_interface_that_a_plugin_defines(self, site):
+        source = (
+            "from detcore.component import Component\n"
+            "class Gadget(Component):\n kind = 'gadgets'\n api_version = 3\n"
+            "class AcmeAssigner(Gadget): ...\n"
+        )
+        self.plugin(site, "v2", source, kind="gadgets")
+        assert (
+            "built for version 2 of the interface of gadgets, and the installed acme_good has version 3"
+            in (self.refused("gadgets"))
+        )
+
+    def test_listing_shows_no_declarations(self, site):
+        self.plugin(site, "v9")
+        assert "api" not in registry.kinds()
+        assert "AcmeAssigner" in registry.names("assigners")
+
+    def test_the_core_has_one_table(self):
+        from detcore import interfaces
+
+        found = [getattr(interfaces, name) for name in interfaces.__all__]
+        found = [cls for cls in found if isinstance(cls, type) and hasattr(cls, "kind")]
+        assert {cls.kind: cls.api_version for cls in found} == api.INTERFACE_VERSIONS
+
+    def test_asking(self):
+        from detcore import api_version
+        from detcore.interfaces import Loss
+
+        assert api_version(Loss) == api_version("losses") == api.INTERFACE_VERSIONS["losses"]
+        with pytest.raises(
+            UnknownComponentError, match="no interface of kind 'loses'; did you mean 'losses'"
+        ):
+            api_version("loses")
+
+
 def test_damaged_metadata_is_passed_over(site):
     good(site)
     info = site / "junk-1.0.dist-info"
@@ -125,6 +193,22 @@ def test_damaged_metadata_is_passed_over(site):
     (info / "entry_points.txt").write_text("[detcore.assigners\nnonsense")
     registry.refresh()
     assert "AcmeAssigner" in registry.names("assigners")
+    (damaged,) = [found for found in entries.scan() if isinstance(found, entries.Damaged)]
+    assert damaged.path == str(info)
+    assert "UnicodeDecodeError" in damaged.cause or "ValueError" in damaged.cause
+
+
+def test_metadata_without_name(site):
+    good(site)
+    install(site, "junk", {"detcore.assigners": {"Junk": "junk:Junk"}}, {})
+    (site / "junk-1.2.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\n\nName: in the description\n"
+    )
+    registry.refresh()
+    assert "AcmeAssigner" in registry.names("assigners")
+    assert "Junk" not in registry.names("assigners")
+    (damaged,) = [found for found in entries.scan() if isinstance(found, entries.Damaged)]
+    assert damaged.cause == "ValueError: its METADATA states no name and version"
 
 
 def test_refresh_sees_what_was_installed_since(site):
