@@ -25,9 +25,10 @@ from detcore.errors import CheckpointError, ConfigError
 from detcore.interfaces.detector import Detector
 from detcore.serialize import build, dump
 from detcore.structures import ClassMap
+from detcore.weight_files import WEIGHTS as WEIGHTS
 from detcore.weights import load_state, without_weights
 
-WEIGHTS, CONFIG, CLASSES = "model.safetensors", "config.yaml", "classes.json"
+CONFIG, CLASSES = "config.yaml", "classes.json"
 _CONFIG_KEY, _CLASSES_KEY, _VERSION_KEY = "detcore.config", "detcore.classes", "detcore.version"
 
 
@@ -103,18 +104,9 @@ def load(
     config, classes, weights = _read_file(path) if path.suffix == ".safetensors" else _read_folder(path)
     with without_weights():
         detector = build(config, kind="detectors", objects=objects, title=str(path))
-    load_state(detector, weights, source=str(path), may_lack=_tied(detector, weights))
+    load_state(detector, weights, source=str(path))
     detector.class_map = classes
     return detector.to(device).eval()  # type: ignore[no-any-return]
-
-
-def _tied(module: torch.nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Names that share their storage with one in the file: tied weights are stored once."""
-    own = module.state_dict()
-    stored = {own[name].data_ptr() for name in weights if name in own and own[name].numel()}
-    return [
-        n for n, tensor in own.items() if n not in weights and tensor.numel() and tensor.data_ptr() in stored
-    ]
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

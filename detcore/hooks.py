@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from detcore.component import Component
+    from detcore.interfaces import Detector
+    from detcore.weights import AdaptedWeights
 
 PROJECT = "detcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -42,6 +44,15 @@ class Hooks:
     @hookspec(firstresult=True)
     def detcore_resolve_weights(self, address: str) -> Mapping[str, Tensor] | None:
         """The weights behind an address such as ``torchvision://resnet50``; None for addresses of others."""
+
+    @hookspec(firstresult=True)
+    def detcore_adapt_weights(
+        self, address: str, weights: Mapping[str, Tensor], detector: Detector
+    ) -> AdaptedWeights | None:
+        """Weights of another library's detector by the names, and in the shapes, of detcore's.
+
+        Asked for every address from which a whole detector is loaded; None where they are not of that library.
+        """
 
     @hookspec
     def detcore_configure(self, config: dict[str, Any]) -> None:

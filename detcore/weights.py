@@ -1,36 +1,41 @@
 """Weights from elsewhere into a module: resolving an address, renaming, and loading that is all or nothing.
 
-An address is a path (``.safetensors``, or anything that :func:`torch.save` wrote), or ``scheme://...``, which
-an installed plugin resolves through the hook ``detcore_resolve_weights``.
+An address is a path (``.safetensors``, a checkpoint's folder, or anything that :func:`torch.save` wrote), or
+``scheme://...``, which an installed plugin resolves through the hook ``detcore_resolve_weights``. Whole
+detectors of other libraries get detcore's names by the hook ``detcore_adapt_weights``.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from detcore import hooks
-from detcore.errors import CheckpointError
+from detcore.errors import CheckpointError, did_you_mean
+from detcore.interfaces.detector import Detector
+from detcore.weight_files import read_weights, some
+
+__all__ = [
+    "AdaptedWeights",
+    "LoadReport",
+    "RenameRules",
+    "load_state",
+    "load_weights",
+    "read_weights",
+    "rename",
+    "skipping_weights",
+    "without_weights",
+]
 
 #: (regular expression, replacement) pairs on the names of weights; see :func:`rename`.
 RenameRules = Sequence[tuple[str, str]]
 
-_SCHEME = re.compile(r"([a-zA-Z][\w+.-]+)://")
-#: Which package resolves a scheme, for the error that says it is not installed.
-_PACKAGE_OF_SCHEME = {"torchvision": "detcore-plugin-resnet", "mmdet": "detcore-plugin-mmdet"}
-#: Entries under which training programs keep the weights in a larger file.
-_WRAPPERS = ("state_dict", "model")
 #: A counter that old files lack, and that nothing reads at the default momentum.
 _OPTIONAL = "num_batches_tracked"
 
@@ -44,14 +49,41 @@ class LoadReport:
     Args:
         address: Where the weights came from.
         loaded: Names in the module that were given values.
-        skipped: Names in the file that were expected to have no place in the module.
+        skipped: Names in the file that were left out: they were expected to have no place in the module, or
+            belong to parts that begin anew.
         kept: Names in the module that were expected to have no value in the file.
+        reinitialised: Names in the module that begin anew, because that was asked for.
     """
 
     address: str
     loaded: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    reinitialised: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All names, as plain data."""
+        names = {kind: list(getattr(self, kind)) for kind in ("loaded", "skipped", "kept", "reinitialised")}
+        return {"address": self.address, **names}
+
+    def __str__(self) -> str:
+        """Counts on the first line, then the names of what was not simply loaded."""
+        kinds = (("skipped", self.skipped), ("kept", self.kept), ("re-initialised", self.reinitialised))
+        counts = [f"{len(self.loaded)} loaded", *(f"{len(names)} {kind}" for kind, names in kinds)]
+        lines = [f"  {kind}: {some(names, limit=12)}" for kind, names in kinds if names]
+        return "\n".join([f"weights from {self.address}: {', '.join(counts)}", *lines])
+
+
+class AdaptedWeights(NamedTuple):
+    """The weights of another library's detector, by the names of one of detcore's.
+
+    Args:
+        weights: Tensors by the module's names.
+        skipped: Names in the file that have no place here, as is to be expected.
+    """
+
+    weights: Mapping[str, Tensor]
+    skipped: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -100,22 +132,28 @@ def load_weights(
     renames: RenameRules = (),
     skip: Sequence[str] = (),
     may_lack: Sequence[str] = (),
+    reinit: Sequence[str] = (),
 ) -> LoadReport | None:
     """Loads weights from an address into a module: everything fits, or nothing is changed.
 
     Args:
-        module: The module.
+        module: The module. For a :class:`~detcore.interfaces.Detector`, weights of other libraries'
+            detectors are adapted by the plugins that know them.
         address: A path, or ``scheme://...``.
         prefix: Only names that begin with it are used, without it (``"backbone."`` in a detector's file).
         renames: From the names in the file to those in the module, applied after ``prefix``.
         skip: Beginnings of renamed names that are left out (``"fc."`` of a classifier).
         may_lack: Beginnings of the module's names that keep the values they have.
+        reinit: Parts of the module that begin anew, whatever the file has for them (``"head"``,
+            ``"roi_head.bbox_head.fc_cls"``): how to change the number of classes. They keep the values that
+            the module was made with.
 
     Returns:
         What was loaded; None inside :func:`without_weights` and for a module on the meta device.
 
     Raises:
-        CheckpointError: The address cannot be resolved or read, or the weights do not fit.
+        CheckpointError: The address cannot be resolved or read, the weights do not fit, or the module has no
+            part that ``reinit`` names.
     """
     if skipping_weights() or any(tensor.is_meta for tensor in module.state_dict().values()):
         return None
@@ -124,12 +162,19 @@ def load_weights(
         name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)
     }
     if not within:
-        raise CheckpointError(f"{address}: no weight's name begins with {prefix!r}; it has {_some(weights)}")
+        raise CheckpointError(f"{address}: no weight's name begins with {prefix!r}; it has {some(weights)}")
     try:
-        renamed = rename(within, renames)
+        adapted = AdaptedWeights(rename(within, renames))
     except ValueError as cause:
         raise CheckpointError(f"{address}: {cause}") from cause
-    return load_state(module, renamed, source=address, skip=skip, may_lack=may_lack)
+    whole = isinstance(module, Detector)
+    if whole and not (prefix or renames):
+        found = hooks.manager().hook.detcore_adapt_weights(address=address, weights=within, detector=module)
+        adapted = found or adapted
+    return load_state(
+        module, adapted.weights, source=address, skip=skip, may_lack=may_lack,
+        reinit=reinit if reinit or whole else None, left_out=adapted.skipped,
+    )  # fmt: skip
 
 
 def load_state(
@@ -139,111 +184,91 @@ def load_state(
     source: str,
     skip: Sequence[str] = (),
     may_lack: Sequence[str] = (),
+    reinit: Sequence[str] | None = None,
+    left_out: Sequence[str] = (),
 ) -> LoadReport:
     """Loads weights by name into a module: everything fits, or nothing is changed.
 
     Args:
         module: The module.
-        weights: Tensors by the module's names.
+        weights: Tensors by the module's names. Of weights that share their storage, one may stand for all.
         source: What to call their origin in errors.
         skip: As for :func:`load_weights`.
         may_lack: As for :func:`load_weights`.
+        reinit: As for :func:`load_weights`; None where the caller offers no such choice, so that errors do not
+            name it as the remedy.
+        left_out: Names in the file that were left out before, for the report.
 
     Raises:
         CheckpointError: Names are missing or left over, or shapes differ; the first of each are named.
     """
     own = module.state_dict()
-    skipped = tuple(name for name in weights if name.startswith(tuple(skip)))
+    anew = [part.rstrip(".") for part in reinit or ()]
+    _check_parts(anew, own)
+    fresh = tuple(name for name in own if _inside(name, anew))
+    skipped = tuple(name for name in weights if name.startswith(tuple(skip)) or _inside(name, anew))
     used = {name: tensor for name, tensor in weights.items() if name not in skipped}
-    absent = [name for name in own if name not in used]
+    tied = _tied(own, used)
+    absent = [name for name in own if name not in used and name not in fresh and name not in tied]
     kept = tuple(name for name in absent if name.startswith(tuple(may_lack)))
-    problems = {
-        "missing": [name for name in absent if name not in kept and not name.endswith(_OPTIONAL)],
-        "unexpected": [name for name in used if name not in own],
-        "of another shape": [
+    missing = [name for name in absent if name not in kept and not name.endswith(_OPTIONAL)]
+    unexpected = [name for name in used if name not in own]
+    other_shape = [name for name in own if name in used and used[name].shape != own[name].shape]
+    if missing or unexpected or other_shape:
+        shapes = [
             f"{name} ({list(used[name].shape)} in the file, {list(own[name].shape)} in the model)"
-            for name in own
-            if name in used and used[name].shape != own[name].shape
-        ],
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+            for name in other_shape
+        ]
+        problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        found = "; ".join(f"{len(names)} {what}: {some(names)}" for what, names in problems.items() if names)
+        remedy = "" if reinit is None else _reinit_remedy(missing, other_shape, own, anew)
         raise CheckpointError(
             f"{source}: the weights do not fit {type(module).__name__} ({found}); nothing was loaded: "
-            "give weights of this architecture, or change its parameters to those of the weights"
+            f"give weights of this architecture, or change its parameters to those of the weights{remedy}"
         )
     module.load_state_dict(used, strict=False)
-    return LoadReport(source, tuple(used), skipped, kept)
+    loaded = tuple(name for name in own if name in used)
+    return LoadReport(source, loaded, (*left_out, *skipped), kept, fresh)
 
 
-def read_weights(address: str) -> dict[str, Tensor]:
-    """The tensors behind an address, by the names that they have there, on the CPU.
+def _inside(name: str, parts: Sequence[str]) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def _check_parts(parts: Sequence[str], own: Mapping[str, Tensor]) -> None:
+    """Checks that the model has what is to begin anew.
 
     Raises:
-        CheckpointError: Nobody resolves the address, or what it leads to is missing, damaged, or holds other
-            things than tensors.
+        CheckpointError: It has not.
     """
-    scheme = _SCHEME.match(address)
-    return _from_plugins(address, scheme[1]) if scheme else _from_file(Path(address).expanduser())
+    for part in parts:
+        if any(_inside(name, [part]) for name in own):
+            continue
+        paths = {".".join(name.split(".")[:depth]) for name in own for depth in range(1, name.count(".") + 2)}
+        near = did_you_mean(part, sorted(paths))
+        top = ", ".join(dict.fromkeys(name.split(".")[0] for name in own))
+        hint = f"; {near}" if near else ""
+        raise CheckpointError(f"reinit: the model has no part {part!r} with weights{hint}; it has: {top}")
 
 
-def _from_plugins(address: str, scheme: str) -> dict[str, Tensor]:
-    found = hooks.manager().hook.detcore_resolve_weights(address=address)
-    if found is not None:
-        return dict(found)
-    package = _PACKAGE_OF_SCHEME.get(scheme)
-    remedy = (
-        f"install {package}, or give a path"
-        if package
-        else "give a path, or install a plugin that resolves it"
+def _tied(own: Mapping[str, Tensor], used: Mapping[str, Tensor]) -> set[str]:
+    """Names that share their storage with one that gets a value: tied weights are stored once."""
+    given = {own[name].data_ptr() for name in used if name in own and own[name].numel()}
+    return {n for n, tensor in own.items() if n not in used and tensor.numel() and tensor.data_ptr() in given}
+
+
+def _reinit_remedy(
+    missing: Sequence[str], other_shape: Sequence[str], own: Mapping[str, Tensor], anew: Sequence[str]
+) -> str:
+    """How to say that a difference is meant; empty where nothing would be left to load."""
+    parts = list(dict.fromkeys(name.rpartition(".")[0] or name for name in other_shape))
+    parts += list(dict.fromkeys(name.split(".")[0] for name in missing))
+    parts = [part for part in parts if not _inside(part, [other for other in parts if other != part])]
+    if not parts or all(_inside(name, parts) for name in own):
+        return ""
+    parts = [*anew, *parts]
+    options = " ".join(f"--reinit {part}" for part in parts)
+    return (
+        "; where the difference is meant (another number of classes), let these parts begin anew: "
+        f"reinit={parts} in Python and in the experiment, {options} for detcore train"
     )
-    raise CheckpointError(f"{address}: no installed plugin resolves {scheme}:// addresses; {remedy}")
-
-
-def _from_file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: no such file of weights; give the path of a .safetensors or .pth file"
-        )
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as cause:
-            raise CheckpointError(
-                f"{path}: damaged, or not a safetensors file ({cause}); fetch it again"
-            ) from cause
-    return _tensors_of(_unpickled(path), path)
-
-
-def _unpickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as cause:
-        raise CheckpointError(
-            f"{path}: holds more than tensors and plain data, or is no file of weights; unpickling it could "
-            "run its code: where you trust it, save its weights alone as .safetensors and give that file"
-        ) from cause
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as cause:
-        raise CheckpointError(
-            f"{path}: damaged, or not written by torch.save ({cause}); fetch it again"
-        ) from cause
-
-
-def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """The weights in a file's content: the mapping itself, or the one that it wraps."""
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path}: expected tensors by name, found {type(content).__name__} without any")
-    other = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if other:
-        raise CheckpointError(f"{path}: expected tensors by name, but these are none: {_some(other)}")
-    return {str(name): tensor for name, tensor in content.items()}
-
-
-def _some(names: Sequence[str] | Mapping[str, Any], limit: int = 5) -> str:
-    listed = list(names)
-    more = f", ... and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more

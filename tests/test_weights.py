@@ -7,7 +7,9 @@ from torch import nn
 
 from detcore import hooks
 from detcore.errors import CheckpointError
+from detcore.interfaces import Detector
 from detcore.weights import (
+    AdaptedWeights,
     LoadReport,
     load_state,
     load_weights,
@@ -268,3 +270,123 @@ def test_a_module_without_storage_is_left_alone():
     with torch.device("meta"):
         net = Net()
     assert load_weights(net, "/no/such/file.pth") is None
+
+
+# --------------------------------------------------------------------------------------------- other classes
+
+
+class Whole(Detector):
+    """The least that is a detector."""
+
+    def __init__(self, *, outputs: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.head = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, outputs))
+
+    def preprocess(self, images, geometry=None): ...
+
+    def features(self, batch): ...
+
+    def forward(self, images, targets=None): ...
+
+    def loss(self, batch, targets): ...
+
+    def predict(self, batch): ...
+
+
+@pytest.fixture
+def eighty(tmp_path):
+    torch.manual_seed(1)
+    weights = Whole(outputs=80).state_dict()
+    save_file(weights, tmp_path / "eighty.safetensors")
+    return str(tmp_path / "eighty.safetensors"), weights
+
+
+def test_a_mismatch_of_a_detector_names_the_remedy_and_loads_nothing(eighty):
+    model = Whole(outputs=4)
+    before = state(model)
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(model, eighty[0])
+    message = str(caught.value)
+    assert "2 of another shape: head.1.weight ([80, 4] in the file, [4, 4] in the model)" in message
+    assert message.endswith(
+        "where the difference is meant (another number of classes), let these parts begin anew: "
+        "reinit=['head.1'] in Python and in the experiment, --reinit head.1 for detcore train"
+    )
+    assert_same(state(model), before)
+
+
+def test_reinit_keeps_what_the_module_was_made_with(eighty):
+    model = Whole(outputs=4)
+    before = state(model)
+    report = load_weights(model, eighty[0], reinit=["head.1"])
+    assert report.loaded == ("conv.weight", "conv.bias", "head.0.weight", "head.0.bias")
+    assert report.reinitialised == ("head.1.weight", "head.1.bias")
+    assert set(report.skipped) == set(report.reinitialised)
+    assert torch.equal(model.head[1].weight, before["head.1.weight"])
+    assert torch.equal(model.head[0].weight, eighty[1]["head.0.weight"])
+    first, _, last = str(report).splitlines()
+    assert first == f"weights from {eighty[0]}: 4 loaded, 2 skipped, 0 kept, 2 re-initialised"
+    assert last == "  re-initialised: head.1.weight, head.1.bias"
+    assert report.to_dict()["reinitialised"] == ["head.1.weight", "head.1.bias"]
+
+
+def test_reinit_of_a_part_that_the_file_lacks_and_of_one_with_another_structure(eighty, tmp_path):
+    weights = {n: t for n, t in eighty[1].items() if not n.startswith("head.")}
+    weights["head.other"] = torch.ones(1)
+    save_file(weights, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"reinit=\['head'\]"):
+        load_weights(Whole(), str(tmp_path / "other.safetensors"))
+    report = load_weights(Whole(), str(tmp_path / "other.safetensors"), reinit=["head"])
+    assert len(report.reinitialised) == 4
+    assert report.skipped == ("head.other",)
+
+
+def test_reinit_of_everything_is_no_remedy(tmp_path):
+    save_file({"other": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(Whole(), str(tmp_path / "other.safetensors"))
+    assert "reinit=" not in str(caught.value)
+
+
+def test_reinit_of_an_unknown_part(eighty):
+    with pytest.raises(
+        CheckpointError,
+        match=r"no part 'heda' with weights; did you mean 'head'\?; it has: conv, head",
+    ):
+        load_weights(Whole(), eighty[0], reinit=["heda"])
+
+
+def test_plugins_adapt_the_weights_of_whole_detectors(monkeypatch, eighty):
+    import pluggy
+
+    class Plugin:
+        @hooks.hookimpl
+        def detcore_adapt_weights(self, address, weights, detector):
+            assert address == eighty[0]
+            assert isinstance(detector, Whole)
+            return AdaptedWeights({n: t[:4] if "head.1" in n else t for n, t in weights.items()}, ("extra",))
+
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks.Hooks)
+    manager.register(Plugin())
+    monkeypatch.setattr(hooks, "manager", lambda: manager)
+    model = Whole(outputs=4)
+    report = load_weights(model, eighty[0])
+    assert torch.equal(model.head[1].weight, eighty[1]["head.1.weight"][:4])
+    assert report.skipped == ("extra",)
+
+
+def test_the_folder_of_a_checkpoint_is_an_address(eighty, tmp_path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    save_file(eighty[1], folder / "model.safetensors")
+    assert_same(read_weights(str(folder)), eighty[1])
+
+
+def test_of_tied_weights_one_is_enough():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[1].weight = net[0].weight
+    weights = {name: torch.ones_like(t) for name, t in net.state_dict().items() if name != "1.weight"}
+    load_state(net, weights, source="tied")
+    assert net[1].weight.eq(1).all()

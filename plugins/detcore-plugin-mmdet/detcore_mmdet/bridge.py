@@ -15,7 +15,7 @@ from detcore.errors import CheckpointError, ConfigError, Problem
 from detcore.interfaces import Detector
 from detcore.serialize import build
 from detcore.structures import ClassMap
-from detcore.weights import RenameRules, without_weights
+from detcore.weights import AdaptedWeights, RenameRules, without_weights
 from detcore_mmdet.checkpoints import Checkpoint
 from detcore_mmdet.errors import TranslationError
 from detcore_mmdet.options import Report
@@ -194,6 +194,27 @@ def match_keys(module: torch.nn.Module, weights: Mapping[str, Tensor], report: R
             if weights[there].shape != own[here].shape
         },
     )
+
+
+def adapt(detector: Detector, weights: Mapping[str, Tensor], source: str) -> AdaptedWeights:
+    """The weights of a detector of the reference by the names of one of the same architecture.
+
+    Args:
+        detector: A built detector.
+        weights: By the reference's names.
+        source: What to call their origin in errors.
+
+    Raises:
+        CheckpointError: Two weights get the same name, or one is not finite.
+    """
+    modules = [(name, "head") for name in ("bbox_head", "rpn_head")] if hasattr(detector, "head") else []
+    try:
+        names = renamed(detector, _weights_of(weights), Report(modules=modules))
+    except CheckpointError as cause:
+        raise CheckpointError(f"{source}: {cause}") from cause
+    own = detector.state_dict()
+    skipped = tuple(n for n, new in names.items() if new not in own and _is_constant(detector, n))
+    return AdaptedWeights({new: weights[n] for n, new in names.items() if n not in skipped}, skipped)
 
 
 def renamed(

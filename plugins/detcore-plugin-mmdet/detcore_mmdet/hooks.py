@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import typer
     from torch import Tensor
 
+    from detcore.interfaces import Detector
+    from detcore.weights import AdaptedWeights
+
 _SCHEME = "mmdet://"
 
 
@@ -22,6 +25,18 @@ def detcore_resolve_weights(address: str) -> Mapping[str, Tensor] | None:
     from detcore_mmdet.checkpoints import load_checkpoint
 
     return load_checkpoint(address.removeprefix(_SCHEME))
+
+
+@hookimpl
+def detcore_adapt_weights(
+    address: str, weights: Mapping[str, Tensor], detector: Detector
+) -> AdaptedWeights | None:
+    """Gives the weights of ``mmdet://PATH`` the names of a detector of the same architecture."""
+    if not address.startswith(_SCHEME):
+        return None
+    from detcore_mmdet.bridge import adapt
+
+    return adapt(detector, weights, address)
 
 
 @hookimpl

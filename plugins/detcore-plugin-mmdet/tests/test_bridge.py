@@ -5,7 +5,7 @@ import torch
 from detcore_mmdet import Checkpoint, from_mmdet, import_detector
 
 from detcore.errors import CheckpointError, ConfigError
-from detcore.weights import read_weights
+from detcore.weights import load_weights, read_weights
 
 
 def test_weights_are_renamed(retinanet, reference_weights):
@@ -82,3 +82,26 @@ def test_addresses_of_weights(tmp_path, reference_weights):
     torch.save({"state_dict": reference_weights}, tmp_path / "a.pth")
     found = read_weights(f"mmdet://{tmp_path / 'a.pth'}")
     assert found.keys() == reference_weights.keys()
+
+
+def test_addresses_load_whole_detectors(tmp_path, retinanet, reference_weights):
+    torch.save({"state_dict": {**reference_weights}}, tmp_path / "a.pth")
+    address = f"mmdet://{tmp_path / 'a.pth'}"
+    detector = from_mmdet(retinanet, None)
+    report = load_weights(detector, address)
+    assert len(report.loaded) == len(reference_weights)
+    assert torch.equal(detector.head.retina_cls.weight, reference_weights["bbox_head.retina_cls.weight"])
+
+
+def test_addresses_load_into_another_number_of_classes(tmp_path, retinanet, reference_weights):
+    torch.save(reference_weights, tmp_path / "a.pth")
+    address = f"mmdet://{tmp_path / 'a.pth'}"
+    retinanet["bbox_head"]["num_classes"] = 7
+    detector = from_mmdet(retinanet, None)
+    fresh = detector.head.retina_cls.weight.clone()
+    with pytest.raises(CheckpointError, match=r"begin anew: reinit=\['head.retina_cls'\]"):
+        load_weights(detector, address)
+    report = load_weights(detector, address, reinit=["head.retina_cls"])
+    assert report.reinitialised == ("head.retina_cls.weight", "head.retina_cls.bias")
+    assert torch.equal(detector.head.retina_cls.weight, fresh)
+    assert torch.equal(detector.head.retina_reg.bias, reference_weights["bbox_head.retina_reg.bias"])

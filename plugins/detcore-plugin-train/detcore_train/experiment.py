@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -10,7 +11,9 @@ from pydantic import BeforeValidator, Field
 
 from detcore.component import Component, Part, make
 from detcore.interfaces import Detector, Metric
+from detcore.weights import LoadReport, load_weights
 from detcore_train.interfaces import DataModule, Optimizer, Schedule, WeightAverage
+from detcore_train.runfolder import EXPERIMENT, detector_folder
 from detcore_train.schedules.step import StepSchedule
 
 #: YAML reads 32 as a number.
@@ -26,6 +29,11 @@ class Experiment(Component):
 
     Args:
         model: The detector. Built with the experiment's seed, so equal experiments begin with equal weights.
+        weights: Address of weights that the whole detector begins to train with: a checkpoint's or run's
+            folder, a file, ``mmdet://PATH``, ``torchvision://RetinaNet_ResNet50_FPN_Weights.COCO_V1``. All of
+            them have to fit. A run that is continued does not read them again.
+        reinit: Parts of the detector that begin anew all the same (``head``, ``roi_head.bbox_head.fc_cls``):
+            how to go on to another number of classes.
         data: Training and validation set.
         optimizer: What makes a step of the gradients.
         schedule: The learning rate over the run, as a factor on the optimizer's.
@@ -52,6 +60,8 @@ class Experiment(Component):
         self,
         *,
         model: Part[Detector],
+        weights: str | None = None,
+        reinit: tuple[str, ...] = (),
         data: Part[DataModule],
         optimizer: Part[Optimizer],
         schedule: Part[Schedule] = StepSchedule.spec(),
@@ -72,6 +82,12 @@ class Experiment(Component):
     ) -> None:
         if clip_grad_norm is not None and clip_grad_value is not None:
             raise ValueError("clip_grad_norm and clip_grad_value exclude each other; set one of them to null")
+        if reinit and weights is None:
+            raise ValueError(
+                f"reinit={list(reinit)} is about loaded weights, but weights is not given: give their address, "
+                "or leave out reinit"
+            )
+        self.weights, self.reinit = weights, reinit
         self.optimizer, self.schedule = make(optimizer), make(schedule)
         self.metric, self.ema = make(metric), make(ema)
         self.epochs, self.monitor, self.seed, self.precision = epochs, monitor, seed, precision
@@ -84,3 +100,15 @@ class Experiment(Component):
             torch.manual_seed(seed)
             self.model = make(model, num_classes=len(class_map))
         self.model.class_map = class_map
+
+    def load_weights(self) -> LoadReport | None:
+        """Loads what training begins with; of a run, its best. Nothing where ``weights`` is not given.
+
+        Raises:
+            CheckpointError: They cannot be read, or do not fit what does not begin anew.
+        """
+        if self.weights is None:
+            return None
+        path = Path(self.weights).expanduser()
+        address = str(detector_folder(path)) if (path / EXPERIMENT).is_file() else self.weights
+        return load_weights(self.model, address, reinit=self.reinit)

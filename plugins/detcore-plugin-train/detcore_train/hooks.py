@@ -36,6 +36,15 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in that folder, if there is one.")
     ] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="Address of weights to begin with, in place of the file's `weights`.")
+    ] = None,
+    reinit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART", help="A part that begins anew in spite of them (head, ...); may be repeated."
+        ),
+    ] = None,
     accelerator: Device = "auto",
     devices: Annotated[str, typer.Option(help="How many of them on this machine; auto for all.")] = "auto",
     nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
@@ -43,7 +52,17 @@ def train(
     """Train a detector as an experiment file says."""
     from detcore_train.commands.train import run
 
-    run(file, overrides or [], out=out, resume=resume, accelerator=accelerator, devices=devices, nodes=nodes)
+    run(
+        file,
+        overrides or [],
+        out=out,
+        resume=resume,
+        weights=weights,
+        reinit=reinit or [],
+        accelerator=accelerator,
+        devices=devices,
+        nodes=nodes,
+    )
 
 
 def evaluate(

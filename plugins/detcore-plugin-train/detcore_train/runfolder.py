@@ -16,6 +16,8 @@ from detcore.checkpoint import CLASSES, CONFIG, WEIGHTS
 from detcore.errors import CheckpointError
 
 EXPERIMENT, TRAINING, META = "experiment.yaml", "training.ckpt", "checkpoint.json"
+#: What became of the weights that the run began with.
+LOADED = "weights.json"
 LAST, BEST = "last", "best"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ def run(
     *,
     out: Path | None,
     resume: bool,
+    weights: str | None,
+    reinit: Sequence[str],
     accelerator: str,
     devices: str,
     nodes: int,
@@ -34,7 +37,7 @@ def run(
         raise ConfigError(f"--devices should be a number above 0, or auto; got {devices!r}")
     console = Console()
     folder = RunFolder(out or Path("runs") / Path(file).stem)
-    experiment = load_experiment(file, overrides)
+    experiment = load_experiment(file, [*overrides, *beginning(weights, reinit)])
     try:
         result = fit(
             experiment,
@@ -56,6 +59,12 @@ def run(
         from detcore_train.evaluation import Evaluation
 
         print(Evaluation(result.values, 0, 0.0).line())  # noqa: T201 - exactly this line
+
+
+def beginning(weights: str | None, reinit: Sequence[str]) -> list[str]:
+    """What the options say about the weights to begin with, as overrides."""
+    found = [] if weights is None else [f"weights={json.dumps(weights)}"]
+    return [*found, f"reinit={json.dumps(list(reinit))}"] if reinit else found
 
 
 def load_experiment(file: str, overrides: Sequence[str]) -> Experiment:

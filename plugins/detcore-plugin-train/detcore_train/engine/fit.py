@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
@@ -25,7 +26,7 @@ from detcore_train.engine.display import Display
 from detcore_train.engine.logbook import Logbook
 from detcore_train.engine.module import TrainingData, TrainingModule
 from detcore_train.experiment import Experiment
-from detcore_train.runfolder import Checkpoint, RunFolder
+from detcore_train.runfolder import LOADED, Checkpoint, RunFolder
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -70,7 +71,7 @@ def fit(
 
     Raises:
         ConfigError: The folder holds a run and ``resume`` is not set, or that run is of another model.
-        CheckpointError: The run's checkpoints are damaged.
+        CheckpointError: The run's checkpoints are damaged, or the weights to begin with do not fit.
         NonFiniteLossError: A loss became NaN or infinite.
         TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved.
     """
@@ -184,6 +185,12 @@ def _prepare(
     start = None
     if resume:
         start = folder.resumable(lambda text: console.print(f"[yellow]warning:[/] {text}", soft_wrap=True))
+    if start is None and folder.checkpoints():
+        raise ConfigError(
+            f"{folder.path} already holds a training run; continue it with --resume, or choose another "
+            "folder with --out"
+        )
+    report = experiment.load_weights() if start is None else None
     if not trainer.is_global_zero:
         return start
     objects: dict[str, Any] = {}
@@ -192,12 +199,10 @@ def _prepare(
     if start is not None:
         _check_same_run(folder, config)
         console.print(f"continuing {folder.path} after {start.step} steps", soft_wrap=True)
-    elif folder.checkpoints():
-        raise ConfigError(
-            f"{folder.path} already holds a training run; continue it with --resume, or choose another "
-            "folder with --out"
-        )
     folder.write_experiment(to_yaml(config))
+    if report is not None:
+        console.print(str(report), soft_wrap=True, highlight=False, markup=False)
+        (folder.path / LOADED).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
     return start
 
 
