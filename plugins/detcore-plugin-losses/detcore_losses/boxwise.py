@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -13,70 +14,94 @@ from detcore.errors import ConfigError
 from detcore.interfaces.loss import Reduction
 from detcore_losses.reduction import align_weight, reduce_loss, upcast
 
-#: A loss per box from aligned boxes (pred, target).
+#: A loss per box, or per value, of aligned (pred, target).
 BoxFormula = Callable[[Tensor, Tensor], Tensor]
 
 
+class Reducing(Protocol):
+    """What a loss says of the number that it returns."""
+
+    reduction: Reduction
+    loss_weight: float
+
+
 def box_loss(
+    loss: Reducing,
     formula: BoxFormula,
     pred: Float[Tensor, "*S 4"],
     target: Float[Tensor, "*S 4"],
-    *,
     weight: Tensor | None,
     avg_factor: Tensor | float | None,
-    reduction: Reduction,
-    owner: str,
+    reduction: Reduction | None,
 ) -> Tensor:
-    """One loss per box, weighted and reduced.
+    """One loss per box, weighted and reduced: all of a box loss but its formula.
 
     Args:
-        formula: The loss of each box.
+        loss: Whose loss it is: its reduction, factor, and name for messages.
+        formula: The loss of each box [*S], or of its four coordinates [*S, 4].
         pred: Boxes xyxy.
         target: Boxes xyxy.
-        weight: Per box, or per coordinate, of which the mean counts. Boxes of weight 0 are replaced before
-            the formula, so that whatever they hold reaches neither value nor gradient.
+        weight: Per box, or per coordinate; of the latter the mean counts where the loss is one per box. Boxes
+            of weight 0 are replaced before the formula, so that whatever they hold reaches neither value nor
+            gradient.
         avg_factor: As in :func:`~detcore_losses.reduction.reduce_loss`.
-        reduction: Likewise.
-        owner: The loss's name, for messages.
+        reduction: Likewise; that of ``loss`` where None.
 
     Raises:
         ConfigError: Shapes that do not fit, or ``avg_factor`` with reduction "sum".
     """
+    owner = type(loss).__name__
     check_shapes(pred, target, owner)
     if pred.shape[-1] != 4:
         raise ConfigError(f"pred should hold boxes [..., 4], got shape {list(pred.shape)}", owner)
     pred, target = upcast(pred), upcast(target)
     if weight is not None:
-        weight = _per_box(upcast(weight), pred, owner)
-        used = (weight != 0)[..., None]
+        weight = align_weight(upcast(weight), pred, owner)
+        used = (weight != 0).any(-1, keepdim=True)
         unit = torch.arange(4, device=pred.device, dtype=pred.dtype).div(
             2, rounding_mode="floor"
         )  # 0, 0, 1, 1
         pred, target = torch.where(used, pred, unit), torch.where(used, target, unit.to(target.dtype))
-    return reduce_loss(
-        formula(pred, target), weight=weight, avg_factor=avg_factor, reduction=reduction, owner=owner
-    )
+    each = formula(pred, target)
+    if weight is not None and each.dim() < pred.dim():
+        weight = weight[..., 0] if weight.shape[-1] == 1 else weight.mean(-1)
+    return _reduce(loss, each, weight, avg_factor, reduction)
 
 
 def code_loss(
+    loss: Reducing,
     formula: BoxFormula,
     pred: Float[Tensor, "*S D"],
     target: Float[Tensor, "*S D"],
-    *,
     weight: Tensor | None,
     avg_factor: Tensor | float | None,
-    reduction: Reduction,
-    owner: str,
+    reduction: Reduction | None,
 ) -> Tensor:
     """One loss per value, weighted and reduced; otherwise as :func:`box_loss`."""
+    owner = type(loss).__name__
     check_shapes(pred, target, owner)
     pred, target = upcast(pred), upcast(target)
     if weight is not None:
         weight = align_weight(upcast(weight), pred, owner)
         pred, target = pred.masked_fill(weight == 0, 0), target.masked_fill(weight == 0, 0)
-    return reduce_loss(
-        formula(pred, target), weight=weight, avg_factor=avg_factor, reduction=reduction, owner=owner
+    return _reduce(loss, formula(pred, target), weight, avg_factor, reduction)
+
+
+def _reduce(
+    loss: Reducing,
+    each: Tensor,
+    weight: Tensor | None,
+    avg_factor: Tensor | float | None,
+    reduction: Reduction | None,
+) -> Tensor:
+    value = reduce_loss(
+        each,
+        weight=weight,
+        avg_factor=avg_factor,
+        reduction=reduction or loss.reduction,
+        owner=type(loss).__name__,
     )
+    return loss.loss_weight * value
 
 
 def check_shapes(pred: Tensor, target: Tensor, owner: str) -> None:
@@ -89,11 +114,6 @@ def check_shapes(pred: Tensor, target: Tensor, owner: str) -> None:
         raise ConfigError(
             f"target should have the shape of pred {list(pred.shape)}, got {list(target.shape)}", owner
         )
-
-
-def _per_box(weight: Tensor, pred: Tensor, owner: str) -> Tensor:
-    weight = align_weight(weight, pred, owner)
-    return weight[..., 0] if weight.shape[-1] == 1 else weight.mean(-1)
 
 
 def iou(

@@ -51,16 +51,7 @@ class CIoULoss(BoxLoss):
         reduction: Reduction | None = None,
     ) -> Tensor:
         """See :class:`~detcore.interfaces.Loss`; "none" gives [*S]; weights [*S, 4] count by their mean."""
-        loss = boxwise.box_loss(
-            self._per_box,
-            pred,
-            target,
-            weight=weight,
-            avg_factor=avg_factor,
-            reduction=reduction or self.reduction,
-            owner="CIoULoss",
-        )
-        return self.loss_weight * loss
+        return boxwise.box_loss(self, self._per_box, pred, target, weight, avg_factor, reduction)
 
     def _per_box(self, pred: Tensor, target: Tensor) -> Tensor:
         overlap, distance = boxwise.distance_iou(pred, target, self.eps)

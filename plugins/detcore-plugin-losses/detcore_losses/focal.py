@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from detcore.interfaces.loss import ClassificationLoss, Reduction
 from detcore_losses import focal_terms as terms
-from detcore_losses.labels import holds_labels
-from detcore_losses.lean_focal import lean_focal
-from detcore_losses.reduction import align_weight, check_reduction, normalise, reduce_loss, upcast
+from detcore_losses import lean
+from detcore_losses.focal_terms import ScaledBackground
+from detcore_losses.labels import combine, holds_labels, one_hot
+from detcore_losses.reduction import align_weight, check_reduction, finish, upcast
 
 _OWNER = "FocalLoss"
 
@@ -93,29 +93,20 @@ class FocalLoss(ClassificationLoss):
         labels = holds_labels(pred, target, _OWNER)
         if weight is not None:
             weight = align_weight(upcast(weight), pred, _OWNER)
-        if labels and not self.activated and _may_be_lean(weight):
+        if labels and not self.activated:
             summed = reduction != "none"
-            loss = lean_focal(pred, target, weight, self.gamma, self.alpha, summed)
-            if summed:
-                loss = normalise(loss, pred.numel(), avg_factor, reduction, _OWNER)
+            background = ScaledBackground(self.gamma, 1 - self.alpha)
+            loss = lean.label_loss(background, self._positive, pred, target, weight, summed=summed)
         else:
-            loss = self._per_value(pred, target, weight, labels)
-            loss = reduce_loss(loss, weight=weight, avg_factor=avg_factor, reduction=reduction, owner=_OWNER)
+            used = (target >= 0)[..., None] if labels else None
+            target = one_hot(target, pred) if labels else target
+            loss = lean.value_loss(self._per_value, pred, target, combine(weight, used, pred))
+        loss = finish(loss, pred.numel(), avg_factor, reduction, _OWNER)
         return self.loss_weight * loss
 
-    def _per_value(self, pred: Tensor, target: Tensor, weight: Tensor | None, labels: bool) -> Tensor:
-        """The loss of each value, as a formula that autograd and the compiler see through."""
-        pred = upcast(pred)
-        if weight is not None:
-            pred = pred.masked_fill(weight == 0, 0)
-        if not labels:
-            formula = terms.of_soft_probabilities if self.activated else terms.of_soft_logits
-            return formula(pred, target.to(pred.dtype), self.gamma, self.alpha)
-        on_labels = terms.of_label_probabilities if self.activated else terms.of_label_logits
-        return on_labels(pred, target, self.gamma, self.alpha)
+    def _positive(self, x: Tensor, quality: Tensor) -> Tensor:
+        return ScaledBackground(self.gamma, self.alpha).formula(-x)
 
-
-def _may_be_lean(weight: Tensor | None) -> bool:
-    """The compiler fuses the formula by itself; weights that are learned need autograd."""
-    learned = weight is not None and weight.requires_grad and torch.is_grad_enabled()
-    return not learned and not torch.compiler.is_compiling()
+    def _per_value(self, pred: Tensor, target: Tensor) -> Tensor:
+        formula = terms.of_soft_probabilities if self.activated else terms.of_soft_logits
+        return formula(pred, target, self.gamma, self.alpha)

@@ -51,16 +51,7 @@ class IoULoss(BoxLoss):
         reduction: Reduction | None = None,
     ) -> Tensor:
         """See :class:`~detcore.interfaces.Loss`; "none" gives [*S]; weights [*S, 4] count by their mean."""
-        loss = boxwise.box_loss(
-            self._per_box,
-            pred,
-            target,
-            weight=weight,
-            avg_factor=avg_factor,
-            reduction=reduction or self.reduction,
-            owner="IoULoss",
-        )
-        return self.loss_weight * loss
+        return boxwise.box_loss(self, self._per_box, pred, target, weight, avg_factor, reduction)
 
     def _per_box(self, pred: Tensor, target: Tensor) -> Tensor:
         overlap = boxwise.iou(pred, target, geometry.EPS)[0].clamp(min=self.eps)

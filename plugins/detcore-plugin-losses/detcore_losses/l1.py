@@ -38,16 +38,7 @@ class L1Loss(BoxLoss):
         reduction: Reduction | None = None,
     ) -> Tensor:
         """See :class:`~detcore.interfaces.Loss`; "none" gives [*S, D]."""
-        loss = code_loss(
-            _difference,
-            pred,
-            target,
-            weight=weight,
-            avg_factor=avg_factor,
-            reduction=reduction or self.reduction,
-            owner="L1Loss",
-        )
-        return self.loss_weight * loss
+        return code_loss(self, _difference, pred, target, weight, avg_factor, reduction)
 
 
 def _difference(pred: Tensor, target: Tensor) -> Tensor:

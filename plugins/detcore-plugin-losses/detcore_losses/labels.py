@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detcore.errors import ConfigError
+from detcore_losses.reduction import upcast
 
 
 class LabelEntries(NamedTuple):
@@ -58,3 +59,21 @@ def holds_labels(pred: Tensor, target: Tensor, owner: str) -> bool:
     if target.is_floating_point() or target.dtype == torch.bool:
         raise ConfigError(f"labels should be integers, got {target.dtype}", owner)
     return True
+
+
+def one_hot(
+    labels: Int[Tensor, "*S"], pred: Tensor, values: Float[Tensor, "*S"] | None = None
+) -> Float[Tensor, "*S C"]:
+    """Targets shaped like ``pred``: at each label 1, or its value; 0 elsewhere and for background."""
+    entries = LabelEntries.of(labels, pred.shape[-1])
+    zeros = torch.zeros_like(pred, dtype=torch.float32 if values is None else values.dtype)
+    filled = torch.ones_like(zeros[..., :1]) if values is None else values.detach()[..., None]
+    return entries.write(zeros, filled)
+
+
+def combine(weight: Tensor | None, used: Bool[Tensor, "*S 1"] | None, like: Tensor) -> Tensor | None:
+    """Weights that are 0 also where rows are not ``used``; of a dtype in which losses of ``like`` are computed."""
+    if used is None:
+        return weight
+    dtype = upcast(like[:0]).dtype
+    return used.to(dtype) if weight is None else used * weight

@@ -43,21 +43,32 @@ def reduce_loss(
     """
     if weight is not None:
         loss = loss * align_weight(weight, loss, owner)
-    if reduction == "none":
-        check_reduction(avg_factor, reduction, owner)
-        return loss
-    return normalise(loss.sum(), loss.numel(), avg_factor, reduction, owner)
+    return finish(loss, loss.numel(), avg_factor, reduction, owner)
 
 
-def normalise(
-    total: Float[Tensor, ""],
+def finish(
+    loss: Float[Tensor, "*S"],
     count: int,
     avg_factor: Tensor | float | None,
     reduction: Reduction,
     owner: str = "reduce_loss",
-) -> Float[Tensor, ""]:
-    """The "mean" or "sum" where weighted sum and number of values are known; see :func:`reduce_loss`."""
+) -> Tensor:
+    """:func:`reduce_loss` of losses that are weighted already, and may be summed.
+
+    Args:
+        loss: The weighted losses; where ``reduction`` is not "none", their sum is enough.
+        count: The number of values.
+        avg_factor: Divisor in place of ``count``.
+        reduction: "none" returns ``loss``.
+        owner: Who asks, for messages.
+
+    Raises:
+        ConfigError: ``avg_factor`` with reduction "sum".
+    """
     check_reduction(avg_factor, reduction, owner)
+    if reduction == "none":
+        return loss
+    total = loss.sum()
     if reduction == "sum":
         return total
     if avg_factor is None:

@@ -46,16 +46,7 @@ class SmoothL1Loss(BoxLoss):
         reduction: Reduction | None = None,
     ) -> Tensor:
         """See :class:`~detcore.interfaces.Loss`; "none" gives [*S, D]."""
-        loss = code_loss(
-            self._difference,
-            pred,
-            target,
-            weight=weight,
-            avg_factor=avg_factor,
-            reduction=reduction or self.reduction,
-            owner="SmoothL1Loss",
-        )
-        return self.loss_weight * loss
+        return code_loss(self, self._difference, pred, target, weight, avg_factor, reduction)
 
     def _difference(self, pred: Tensor, target: Tensor) -> Tensor:
         return F.smooth_l1_loss(pred, target, reduction="none", beta=self.beta)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from detcore_losses import FocalLoss, focal, lean_focal
+from detcore_losses import FocalLoss, lean
 from torchvision.ops import sigmoid_focal_loss
 
 from detcore.errors import ConfigError
@@ -34,10 +34,10 @@ def test_lean_way_equals_formula(inputs, monkeypatch, gamma, weighting, reductio
     pred, labels, weight = inputs
     labels = torch.where(torch.arange(50) % 9 == 0, -1, labels)
     weights = {"none": None, "rows": weight, "values": weight[:, None] * torch.rand(50, 7)}[weighting]
-    monkeypatch.setattr(lean_focal, "CHUNK_CPU", 7 * 12)  # several pieces, the last one smaller
+    monkeypatch.setattr(lean, "CHUNK_CPU", 7 * 12)  # several pieces, the last one smaller
     found = []
-    for lean in (True, False):
-        monkeypatch.setattr(focal, "_may_be_lean", lambda _, lean=lean: lean)
+    for answer in (True, False):
+        monkeypatch.setattr(lean, "may_be_lean", lambda _, answer=answer: answer)
         leaf = pred.clone().requires_grad_()
         value = FocalLoss(gamma=gamma, reduction=reduction)(leaf, labels, weight=weights)
         (value * torch.arange(1, value.numel() + 1).reshape(value.shape)).sum().backward()
