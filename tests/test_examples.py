@@ -13,7 +13,12 @@ from detcore.serialize import as_spec
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {"compose.py": ["--steps", "120"], "faster_rcnn_compose.py": ["--steps", "80"]}
 DATA = ROOT.parent / "shared" / "data"
-EXPERIMENTS = {"bccd_retinanet.yaml": "bccd", "kitti_tiny_retinanet.yaml": "kitti_tiny"}
+EXPERIMENTS = {
+    "bccd_retinanet.yaml": "bccd",
+    "kitti_tiny_retinanet.yaml": "kitti_tiny",
+    "kitti_tiny_faster_rcnn.yaml": "kitti_tiny",
+    "nuts_mask_rcnn.yaml": "nuts",
+}
 READMES = sorted((ROOT / "plugins").glob("*/README.md"))
 
 
