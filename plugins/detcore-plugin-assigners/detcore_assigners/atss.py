@@ -26,9 +26,8 @@ from detcore_assigners.choice import gathered, nearest, resolve
 from detcore_assigners.levels import levels_of
 from detcore_assigners.overlaps import slices
 from detcore_assigners.regions import ignored_priors
+from detcore_assigners.surroundings import centers_inside
 
-#: Pixels by which the centre of a positive lies inside of its ground truth.
-INSIDE = 0.01
 #: Distance in pixels that puts a prior behind all that take part, and yet before those that cannot be chosen.
 FAR = 1e8
 
@@ -107,7 +106,7 @@ class ATSSAssigner(Assigner):
         candidates = self._candidates(priors, targets, valid & ~ignored, choosable)
         chosen = gathered(choosable, candidates) & matchable[..., None]
         overlaps = self._overlaps(priors, targets, candidates, predictions)
-        positive = chosen & self._reaching(overlaps, chosen) & _inside(priors, targets, candidates)
+        positive = chosen & self._reaching(overlaps, chosen) & centers_inside(priors, targets, candidates)
         gt_index, quality, found = resolve(candidates, overlaps, positive, len(priors))
         state = torch.full_like(gt_index, NEGATIVE, dtype=torch.int8)
         state = state.masked_fill(ignored | ~valid, IGNORED).masked_fill(found, POSITIVE)
@@ -129,15 +128,11 @@ class ATSSAssigner(Assigner):
                 dx, dy = gt_x[:, start:stop] - x, gt_y[:, start:stop] - y
                 distance = dx.square_().add_(dy.square_()).sqrt_()
                 distance = torch.where(part[:, None, here], distance, behind)
-                found.append(self._nearest(distance, min(self.topk, level.count)))
+                # the reference takes whatever topk finds among equals (the ignored)
+                first = not self.ignored_candidates
+                found.append(nearest(distance, min(self.topk, level.count), first_of_equals=first))
             candidates.append(torch.cat(found, dim=1) + here.start)
         return torch.cat(candidates, dim=2)
-
-    def _nearest(self, distance: Float[Tensor, "B m n"], count: int) -> Int[Tensor, "B m k"]:
-        """The priors of the smallest distances; among equals the first, on every device."""
-        if self.ignored_candidates:  # among equals (the ignored) the reference takes whatever topk finds
-            return distance.topk(count, largest=False).indices
-        return nearest(distance, count)
 
     def _overlaps(
         self,
@@ -175,10 +170,3 @@ class ATSSAssigner(Assigner):
         threshold = mean + (spread / (count - 1).clamp(min=1)).sqrt()
         reaching = overlaps >= threshold
         return reaching if self.match_single_candidate else reaching & (count > 1)
-
-
-def _inside(priors: Priors, targets: Targets, candidates: Int[Tensor, "B M k"]) -> Bool[Tensor, "B M k"]:
-    """Whether the candidates' centres lie inside their ground truth."""
-    centers = priors.gather(candidates.flatten(1)).centers.float().reshape(*candidates.shape, 2)
-    gts = targets.boxes.float()[:, :, None]
-    return torch.cat((centers - gts[..., :2], gts[..., 2:] - centers), dim=-1).amin(dim=-1) > INSIDE
