@@ -1,0 +1,1 @@
+"""The checks, one module per interface; those of every component in ``components``."""
