@@ -153,4 +153,4 @@ def _name_and_version(distribution: Any) -> tuple[str, str]:
 
 def _damaged(distribution: Any, cause: Exception) -> Damaged:
     path = getattr(distribution, "_path", distribution)
-    return Damaged(str(path), f"{type(cause).__name__}: {cause}")
+    return Damaged(os.path.realpath(str(path)), f"{type(cause).__name__}: {cause}")

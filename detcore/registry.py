@@ -171,7 +171,7 @@ def _check(entry: Entry, loaded: object) -> None:
         raise entry.broken(f"not being a component class but {loaded!r}")
     if kind != entry.kind:
         raise entry.broken(f"being a component of kind {kind!r}, registered as {entry.kind!r}")
-    _check_version(entry, int(loaded.api_version), loaded)
+    _check_version(entry, int(getattr(loaded, "api_version", 1)), loaded)
 
 
 def _check_version(entry: Entry, offered: int, loaded: type | None = None) -> None:

@@ -11,6 +11,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from detcore.cli import config_commands, list_commands, schema_command
+from detcore.cli.doctor.command import doctor
 
 
 class PluginGroup(TyperGroup):
@@ -76,5 +77,6 @@ def root(
 
 app.command("list")(list_commands.list_components)
 app.command("recipes")(list_commands.list_recipes)
+app.command("doctor")(doctor)
 app.command("schema")(schema_command.schema)
 app.add_typer(config_commands.app, name="config")
