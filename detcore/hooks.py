@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import typer
     from torch import Tensor
 
-    from detcore.component import Component
+    from detcore.component import Component, Spec
     from detcore.interfaces import Detector
+    from detcore.testing import Check, Subject
     from detcore.weights import AdaptedWeights
 
 PROJECT = "detcore"
@@ -62,11 +63,26 @@ class Hooks:
     def detcore_built(self, model: Component) -> None:
         """Acts on a model that was built from a configuration, before its weights are loaded or trained."""
 
+    @hookspec
+    def detcore_conformance_examples(self) -> Iterable[Spec[Any] | Component | Subject]:
+        """Examples of components, for the conformance kit to check; any number per class, of any distribution.
+
+        Classes without an example are checked with their defaults, those with required parameters need one.
+        Import what is heavy inside the function.
+        """
+
+    @hookspec
+    def detcore_add_checks(self) -> Iterable[Check]:
+        """Conformance checks beside those of :mod:`detcore.testing`, for interfaces of one's own or of all."""
+
+
+#: Settings of ``DETCORE_DISABLE_PLUGINS`` under which what is broken was warned of.
+_warned: set[str] = set()
+
 
 @functools.lru_cache(maxsize=4)
 def _load(disabled: str) -> tuple[pluggy.PluginManager, tuple[BrokenPluginError, ...]]:
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(Hooks)
+    manager = empty_manager()
     failed = []
     for entry in registry.read_entries():
         if entry.kind != "hooks":
@@ -80,11 +96,24 @@ def _load(disabled: str) -> tuple[pluggy.PluginManager, tuple[BrokenPluginError,
     return manager, tuple(failed)
 
 
+def empty_manager() -> pluggy.PluginManager:
+    """A manager that knows the hooks, and no plugin."""
+    made = pluggy.PluginManager(PROJECT)
+    made.add_hookspecs(Hooks)
+    return made
+
+
 def manager() -> pluggy.PluginManager:
-    """The plugin manager with every hook plugin that could be loaded."""
-    loaded, failed = _load(os.environ.get(registry.DISABLE_VARIABLE, ""))
-    for error in failed:
-        warnings.warn(str(error), BrokenPluginWarning, stacklevel=2)
+    """The plugin manager with every hook plugin that could be loaded.
+
+    The first call warns of those that could not; :func:`failures` has the reasons at any time.
+    """
+    disabled = os.environ.get(registry.DISABLE_VARIABLE, "")
+    loaded, failed = _load(disabled)
+    if disabled not in _warned:
+        _warned.add(disabled)
+        for error in failed:
+            warnings.warn(str(error), BrokenPluginWarning, stacklevel=2)
     return loaded
 
 
@@ -96,3 +125,4 @@ def failures() -> tuple[BrokenPluginError, ...]:
 def refresh() -> None:
     """Forgets what was loaded, so that hook plugins installed since are seen."""
     _load.cache_clear()
+    _warned.clear()
