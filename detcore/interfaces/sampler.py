@@ -19,12 +19,14 @@ class SamplingPredictions(NamedTuple):
     Args:
         losses: Classification loss per prior [B, N].
         logits: [B, N, C].
-        boxes: Decoded [B, N, 4].
+        boxes: Decoded [B, N, 4]; of the class with the highest score, where each class has its own.
+        scores: Probabilities of the K classes [B, N, K], background left out; None where the owner gives none.
     """
 
     losses: Tensor
     logits: Tensor
     boxes: Tensor
+    scores: Tensor | None = None
 
 
 class Sampler(Component):
