@@ -1,0 +1,1 @@
+"""Costs of matching predictions to ground truths, the parts of :class:`~detcore_assigners.HungarianAssigner`."""
