@@ -7,31 +7,83 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detcore_postprocess.candidates import Candidates, select_candidates
+    from detcore_postprocess.clusters import nms_match
+    from detcore_postprocess.fast_nms import FastNMS
+    from detcore_postprocess.fusion import weighted_boxes_fusion
+    from detcore_postprocess.hard_nms import NMS
+    from detcore_postprocess.interface import Suppressed, Suppression
+    from detcore_postprocess.masks import mask_matrix_nms
+    from detcore_postprocess.matrix_nms import MatrixNMS
+    from detcore_postprocess.merging import (
+        average_boxes,
+        average_masks,
+        average_scores,
+        best_detections,
+        boxes_to_original,
+        concatenate_detections,
+        merge_detections,
+        merge_proposals,
+    )
     from detcore_postprocess.multiclass import multiclass_nms
     from detcore_postprocess.nms import NMSPostprocess
     from detcore_postprocess.results import keep_best, to_detections
+    from detcore_postprocess.soft_nms import SoftNMS
     from detcore_postprocess.suppression import batched_nms, nms_mask
 
 __all__ = [
+    "NMS",
     "Candidates",
+    "FastNMS",
+    "MatrixNMS",
     "NMSPostprocess",
+    "SoftNMS",
+    "Suppressed",
+    "Suppression",
+    "average_boxes",
+    "average_masks",
+    "average_scores",
     "batched_nms",
+    "best_detections",
+    "boxes_to_original",
+    "concatenate_detections",
     "keep_best",
+    "mask_matrix_nms",
+    "merge_detections",
+    "merge_proposals",
     "multiclass_nms",
     "nms_mask",
+    "nms_match",
     "select_candidates",
     "to_detections",
+    "weighted_boxes_fusion",
 ]
 
 _HOME = {
     "Candidates": "candidates",
+    "FastNMS": "fast_nms",
+    "MatrixNMS": "matrix_nms",
+    "NMS": "hard_nms",
     "NMSPostprocess": "nms",
+    "SoftNMS": "soft_nms",
+    "Suppressed": "interface",
+    "Suppression": "interface",
+    "average_boxes": "merging",
+    "average_masks": "merging",
+    "average_scores": "merging",
     "batched_nms": "suppression",
+    "best_detections": "merging",
+    "boxes_to_original": "merging",
+    "concatenate_detections": "merging",
     "keep_best": "results",
+    "mask_matrix_nms": "masks",
+    "merge_detections": "merging",
+    "merge_proposals": "merging",
     "multiclass_nms": "multiclass",
     "nms_mask": "suppression",
+    "nms_match": "clusters",
     "select_candidates": "candidates",
     "to_detections": "results",
+    "weighted_boxes_fusion": "fusion",
 }
 
 

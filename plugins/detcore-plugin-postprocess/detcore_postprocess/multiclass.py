@@ -9,8 +9,9 @@ from torch import Tensor
 from detcore.errors import ConfigError
 from detcore.structures import Detections
 from detcore_postprocess.candidates import Candidates, select_candidates
+from detcore_postprocess.hard_nms import NMS
+from detcore_postprocess.interface import Suppressed, Suppression
 from detcore_postprocess.results import keep_best, to_detections
-from detcore_postprocess.suppression import nms_mask
 
 
 @torch.no_grad()
@@ -19,7 +20,8 @@ def multiclass_nms(
     scores: Float[Tensor, "B N K"],
     *,
     score_thr: float,
-    iou_threshold: float,
+    iou_threshold: float = 0.5,
+    nms: Suppression | None = None,
     max_per_img: int | None = None,
     class_agnostic: bool = False,
     factors: Float[Tensor, "B N"] | None = None,
@@ -31,7 +33,9 @@ def multiclass_nms(
         boxes: xyxy in pixels.
         scores: Probabilities of the K classes, without background.
         score_thr: Scores must be greater, before ``factors``.
-        iou_threshold: A box is dropped for a better one of its class with which its IoU is above this.
+        iou_threshold: A box is dropped for a better one of its class with which its IoU is above this. Of no
+            meaning where ``nms`` is given.
+        nms: How duplicates are suppressed; :class:`NMS` where None.
         max_per_img: Q; where None, as many as the image with the most has.
         class_agnostic: Whether boxes of other classes count too.
         factors: Multiplied to the scores after the choice by ``score_thr``.
@@ -54,24 +58,24 @@ def multiclass_nms(
     own = boxes[image, chosen.prior] if boxes.dim() == 3 else boxes[image, chosen.prior, chosen.label]
     if factors is not None:
         chosen = chosen._replace(score=chosen.score * factors.gather(1, chosen.prior))
-    kept = suppress(chosen, own, iou_threshold, scores.shape[2], class_agnostic)
+    nms = NMS(iou_threshold=iou_threshold) if nms is None else nms
+    left = suppress(nms, chosen, own, class_agnostic, max_per_img)
     if max_per_img is None:
-        max_per_img = int(kept.sum(1).amax()) if len(kept) else 0
-    slots, real = keep_best(chosen.score, kept, max_per_img)
-    detections = to_detections(own, chosen.score, chosen.label, slots, real)
+        max_per_img = int(left.kept.sum(1).amax()) if len(left.kept) else 0
+    slots, real = keep_best(left.scores, left.kept, max_per_img)
+    detections = to_detections(own, left.scores, chosen.label, slots, real)
     index = chosen.prior * scores.shape[2] + chosen.label
     index = index if index.shape[1] else index.new_zeros(len(scores), 1)
     return detections, torch.where(real, index.gather(1, slots), 0)
 
 
 def suppress(
+    nms: Suppression,
     chosen: Candidates,
     boxes: Float[Tensor, "B T 4"],
-    iou_threshold: float,
-    num_classes: int,
     class_agnostic: bool = False,
-) -> Bool[Tensor, "B T"]:
-    """Which candidates stay among those of their image and, unless ``class_agnostic``, their class."""
-    image = torch.arange(len(boxes), device=boxes.device)[:, None]
-    groups = image.expand_as(chosen.label) if class_agnostic else image * num_classes + chosen.label
-    return nms_mask(boxes, chosen.score, groups, iou_threshold, chosen.valid)
+    most: int | None = None,
+) -> Suppressed:
+    """What stays of the candidates of each image and, unless ``class_agnostic``, class."""
+    groups = torch.zeros_like(chosen.label) if class_agnostic else chosen.label
+    return nms(boxes, chosen.score, groups, valid=chosen.valid, most=most)

@@ -10,10 +10,13 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from detcore.component import Part, make
 from detcore.interfaces import Postprocess
 from detcore.interfaces.postprocess import BoxDecoder
 from detcore.structures import Detections, ImageBatch
 from detcore_postprocess.candidates import select_candidates
+from detcore_postprocess.hard_nms import NMS
+from detcore_postprocess.interface import Suppression
 from detcore_postprocess.multiclass import suppress
 from detcore_postprocess.results import keep_best, to_detections
 
@@ -26,7 +29,7 @@ class NMSPostprocess(Postprocess):
     1. Of each level, the ``nms_pre`` best pairs whose score is greater than ``score_thr``.
     2. Their boxes are decoded, and only theirs; ``factors`` are multiplied to their scores.
     3. Boxes not wider and higher than ``min_bbox_size`` are dropped.
-    4. Suppression by ``iou_threshold``, class by class.
+    4. Suppression by ``nms``, class by class.
     5. The ``max_per_img`` best, by descending score.
 
     Equal scores are ordered by level, prior and class, so that the result is the same everywhere.
@@ -35,9 +38,11 @@ class NMSPostprocess(Postprocess):
         score_thr: Least score, itself excluded, before ``factors``.
         nms_pre: Most candidates per level and image; all where None.
         min_bbox_size: Least width and height in pixels, itself excluded; None keeps whatever is decoded.
-        iou_threshold: Largest IoU, itself included, of two detections of a class; 1 suppresses nothing.
+        iou_threshold: Largest IoU, itself included, of two detections of a class; 1 suppresses nothing. It is
+            supplied to ``nms`` where that states none of its own.
         max_per_img: Rows of the result per image (Q), padded where there are fewer detections.
         class_agnostic: Whether detections suppress those of other classes too.
+        nms: How duplicates are suppressed.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class NMSPostprocess(Postprocess):
         iou_threshold: Fraction = 0.5,
         max_per_img: Annotated[int, Field(ge=1)] = 100,
         class_agnostic: bool = False,
+        nms: Part[Suppression] = NMS.spec(),
     ) -> None:
         self.score_thr = score_thr
         self.nms_pre = nms_pre
@@ -56,6 +62,7 @@ class NMSPostprocess(Postprocess):
         self.iou_threshold = iou_threshold
         self.max_per_img = max_per_img
         self.class_agnostic = class_agnostic
+        self.nms = make(nms, iou_threshold=iou_threshold)
 
     @torch.no_grad()
     def __call__(
@@ -83,9 +90,9 @@ class NMSPostprocess(Postprocess):
         if factors is not None:
             chosen = chosen._replace(score=chosen.score * factors.gather(1, chosen.prior))
         chosen = chosen._replace(valid=chosen.valid & self._large_enough(boxes))
-        kept = suppress(chosen, boxes, self.iou_threshold, scores.shape[2], self.class_agnostic)
-        slots, real = keep_best(chosen.score, kept, self.max_per_img)
-        return to_detections(boxes, chosen.score, chosen.label, slots, real)
+        left = suppress(self.nms, chosen, boxes, self.class_agnostic, self.max_per_img)
+        slots, real = keep_best(left.scores, left.kept, self.max_per_img)
+        return to_detections(boxes, left.scores, chosen.label, slots, real)
 
     def _large_enough(self, boxes: Float[Tensor, "B T 4"]) -> Bool[Tensor, "B T"]:
         if self.min_bbox_size is None:

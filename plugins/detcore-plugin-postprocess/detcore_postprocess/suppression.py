@@ -46,6 +46,11 @@ def batched_nms(
     return kept[scores[kept].argsort(descending=True, stable=True)]
 
 
+def grown(boxes: Float[Tensor, "*S 4"], offset: int) -> Float[Tensor, "*S 4"]:
+    """Boxes that end ``offset`` pixels later, so that their sizes count the last pixel where it is 1."""
+    return boxes + boxes.new_tensor([0, 0, offset, offset]) if offset else boxes
+
+
 def nms_mask(
     boxes: Float[Tensor, "*S 4"],
     scores: Float[Tensor, "*S"],

@@ -201,11 +201,15 @@ def test_component():
     points = importlib.metadata.distribution("detcore-plugin-postprocess").entry_points
     assert [p.name for p in points if p.group == "detcore.postprocess"] == ["NMSPostprocess"]
     assert registry.resolve("postprocess", "NMSPostprocess") is NMSPostprocess
+    methods = [p.name for p in points if p.group == "detcore.suppressions"]
+    assert methods == ["FastNMS", "MatrixNMS", "NMS", "SoftNMS"]
+    for name in methods:
+        assert registry.resolve("suppressions", name) is getattr(detcore_postprocess, name)
     assert pickle.loads(pickle.dumps(NMSPostprocess(max_per_img="7"))).max_per_img == 7
     for name in detcore_postprocess.__all__:
         assert getattr(detcore_postprocess, name).__name__ == name
-    with pytest.raises(AttributeError, match="module 'detcore_postprocess' has no attribute 'SoftNMS'"):
-        detcore_postprocess.SoftNMS
+    with pytest.raises(AttributeError, match="module 'detcore_postprocess' has no attribute 'HardNMS'"):
+        detcore_postprocess.HardNMS
 
 
 class Exported(nn.Module):

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from detcore_postprocess import keep_best, nms_mask, select_candidates, to_detections
+from detcore_postprocess import NMS, Suppression, keep_best, select_candidates, to_detections
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from detcore.component import Part, make
 from detcore.interfaces import Postprocess
 from detcore.interfaces.postprocess import BoxDecoder
 from detcore.structures import Detections, ImageBatch
@@ -24,8 +25,8 @@ class LevelNMSPostprocess(Postprocess):
 
     1. Of each level, the ``nms_pre`` best.
     2. Their boxes are decoded, and only theirs.
-    3. Boxes not wider and higher than ``min_bbox_size`` are dropped.
-    4. Suppression by ``iou_threshold`` within each level, whatever the class.
+    3. Boxes not wider and higher than ``min_bbox_size``, or scored below ``score_thr``, are dropped.
+    4. Suppression by ``nms`` within each level, whatever the class.
     5. The ``max_per_img`` best of all levels, by descending score.
 
     Lin et al., "Feature Pyramid Networks for Object Detection" (arXiv:1612.03144).
@@ -33,8 +34,11 @@ class LevelNMSPostprocess(Postprocess):
     Args:
         nms_pre: Most candidates per level and image; all where None.
         min_bbox_size: Least width and height in pixels, itself excluded; None keeps whatever is decoded.
-        iou_threshold: Largest IoU, itself included, of two results of a level; 1 suppresses nothing.
+        iou_threshold: Largest IoU, itself included, of two results of a level; 1 suppresses nothing. It is
+            supplied to ``nms`` where that states none of its own.
         max_per_img: Rows of the result per image (Q), padded where there are fewer.
+        score_thr: Least score, itself included (torchvision's ``rpn_score_thresh``).
+        nms: How duplicates are suppressed.
     """
 
     def __init__(
@@ -44,11 +48,15 @@ class LevelNMSPostprocess(Postprocess):
         min_bbox_size: Annotated[float, Field(ge=0)] | None = 0.0,
         iou_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7,
         max_per_img: Annotated[int, Field(ge=1)] = 1000,
+        score_thr: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        nms: Part[Suppression] = NMS.spec(),
     ) -> None:
         self.nms_pre = nms_pre
         self.min_bbox_size = min_bbox_size
         self.iou_threshold = iou_threshold
         self.max_per_img = max_per_img
+        self.score_thr = score_thr
+        self.nms = make(nms, iou_threshold=iou_threshold)
 
     @torch.no_grad()
     def __call__(
@@ -79,12 +87,11 @@ class LevelNMSPostprocess(Postprocess):
         if factors is not None:
             chosen = chosen._replace(score=chosen.score * factors.gather(1, chosen.prior))
         ends = torch.tensor(levels, device=scores.device).cumsum(0)
-        image = torch.arange(len(scores), device=scores.device)[:, None]
-        groups = image * len(levels) + torch.bucketize(chosen.prior, ends, right=True)
-        eligible = chosen.valid & self._large_enough(boxes)
-        kept = nms_mask(boxes, chosen.score, groups, self.iou_threshold, eligible)
-        slots, real = keep_best(chosen.score, kept, self.max_per_img)
-        return to_detections(boxes, chosen.score, chosen.label, slots, real)
+        groups = torch.bucketize(chosen.prior, ends, right=True)
+        eligible = chosen.valid & self._large_enough(boxes) & (chosen.score >= self.score_thr)
+        left = self.nms(boxes, chosen.score, groups, valid=eligible, most=self.max_per_img)
+        slots, real = keep_best(left.scores, left.kept, self.max_per_img)
+        return to_detections(boxes, left.scores, chosen.label, slots, real)
 
     def _large_enough(self, boxes: Float[Tensor, "B T 4"]) -> Bool[Tensor, "B T"]:
         if self.min_bbox_size is None:

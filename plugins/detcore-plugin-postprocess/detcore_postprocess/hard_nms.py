@@ -1,0 +1,63 @@
+"""Greedy non-maximum suppression."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from detcore.component import wired
+from detcore_postprocess.interface import Suppressed, Suppression
+from detcore_postprocess.lanes import image_groups
+from detcore_postprocess.suppression import grown, nms_mask
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class NMS(Suppression):
+    """From the best box on, each drops the worse ones of its group that it overlaps.
+
+    The operator is ``torchvision.ops.nms``; groups are kept apart exactly. Of boxes with equal scores the first
+    stays. A dropped box drops no other.
+
+    Neubeck and Van Gool, "Efficient Non-Maximum Suppression" (ICPR 2006); per class as in Girshick et al.,
+    "Rich feature hierarchies" (arXiv:1311.2524).
+
+    Args:
+        iou_threshold: A box is dropped for a better one with which its IoU is above this; 1 drops none.
+            Supplied by the owner where it is not stated.
+        score_threshold: Boxes must have a greater score to take part; 0 means no threshold. It applies to what
+            the scores are by then, after factors such as centerness.
+        offset: Added to widths and heights: 1 counts the last pixel of a box as part of it, as old datasets do.
+    """
+
+    def __init__(
+        self,
+        *,
+        iou_threshold: Fraction = wired(0.5, may_override=True),
+        score_threshold: Fraction = 0.0,
+        offset: Literal[0, 1] = 0,
+    ) -> None:
+        self.iou_threshold = iou_threshold
+        self.score_threshold = score_threshold
+        self.offset = offset
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        boxes: Float[Tensor, "B T 4"],
+        scores: Float[Tensor, "B T"],
+        groups: Int[Tensor, "B T"],
+        *,
+        valid: Bool[Tensor, "B T"] | None = None,
+        most: int | None = None,
+    ) -> Suppressed:
+        """See :class:`Suppression`; scores stay as they are."""
+        if self.score_threshold > 0:
+            above = scores > self.score_threshold
+            valid = above if valid is None else above & valid
+        boxes = grown(boxes, self.offset)
+        return Suppressed(scores, nms_mask(boxes, scores, image_groups(groups), self.iou_threshold, valid))
