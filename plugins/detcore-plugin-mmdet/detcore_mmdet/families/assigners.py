@@ -36,6 +36,66 @@ def atss(o: Options) -> dict[str, Any]:
     return {**result, **quirks}
 
 
+def sim_ota(o: Options) -> dict[str, Any]:
+    """SimOTAAssigner."""
+    names = ("center_radius", "candidate_topk", "iou_weight", "cls_weight")
+    _plain_iou(o)
+    return {"type": "SimOTAAssigner", **o.same(*names), "ignore_regions": False, "match_outside": True}
+
+
+def dynamic_soft_label(o: Options) -> dict[str, Any]:
+    """DynamicSoftLabelAssigner."""
+    result = {"type": "DynamicSoftLabelAssigner", **o.same("soft_center_radius", "topk", "iou_weight")}
+    _plain_iou(o)
+    return {**result, "ignore_regions": False, "match_outside": True}
+
+
+def task_aligned(o: Options) -> dict[str, Any]:
+    """TaskAlignedAssigner; ``alpha`` and ``beta`` stand beside it in the reference, in the head's train_cfg."""
+    result = {"type": "TaskAlignedAssigner", **o.same("topk", "alpha", "beta")}
+    _plain_iou(o)
+    return {**result, "eps": 1e-7, "ignore_regions": False}
+
+
+#: The three costs of the dialect of 2.x, in order, with what stands for one that is not given.
+_OLD_COSTS: dict[str, dict[str, Any]] = {
+    "cls_cost": {"type": "ClassificationCost", "weight": 1.0},
+    "reg_cost": {"type": "BBoxL1Cost", "weight": 1.0},
+    "iou_cost": {"type": "IoUCost", "iou_mode": "giou", "weight": 1.0},
+}
+
+
+def hungarian(o: Options) -> dict[str, Any]:
+    """HungarianAssigner; in 2.x its costs were three options of their own."""
+    if "match_costs" in o.data:
+        costs = o.parts("match_costs")
+    else:
+        costs = [o.part(name, default=default) for name, default in _OLD_COSTS.items()]
+    costs = costs if isinstance(costs, list) else [costs]
+    return {"type": "HungarianAssigner", "match_costs": costs, "ignore_iof_thr": None}
+
+
+def cost(*names: str) -> Translator:
+    """A matching cost whose name and parameters are those of the reference."""
+
+    def translate(o: Options) -> dict[str, Any]:
+        return {"type": o.type, **o.same("weight", *names)}
+
+    return translate
+
+
+def cross_entropy_cost(o: Options) -> dict[str, Any]:
+    """CrossEntropyLossCost."""
+    o.only("use_sigmoid", True)
+    return {"type": "CrossEntropyLossCost", **o.same("weight")}
+
+
+def dice_cost(o: Options) -> dict[str, Any]:
+    """DiceCost; masks count as probabilities there unless told otherwise."""
+    pred_act = o.take("pred_act", False)
+    return {"type": "DiceCost", **o.same("weight", "eps", "naive_dice"), "pred_act": pred_act}
+
+
 def _ignoring(o: Options) -> Any:
     value = o.take("ignore_iof_thr", -1)
     return value if value > 0 else None
@@ -49,4 +109,17 @@ def _plain_iou(o: Options) -> None:
     calculator.only("dtype")
 
 
-TRANSLATORS: dict[str, Translator] = {"ATSSAssigner": atss, "MaxIoUAssigner": max_iou}
+TRANSLATORS: dict[str, Translator] = {
+    "ATSSAssigner": atss,
+    "BBoxL1Cost": cost("box_format"),
+    "ClassificationCost": cost(),
+    "CrossEntropyLossCost": cross_entropy_cost,
+    "DiceCost": dice_cost,
+    "DynamicSoftLabelAssigner": dynamic_soft_label,
+    "FocalLossCost": cost("alpha", "gamma", "eps", "binary_input"),
+    "HungarianAssigner": hungarian,
+    "IoUCost": cost("iou_mode"),
+    "MaxIoUAssigner": max_iou,
+    "SimOTAAssigner": sim_ota,
+    "TaskAlignedAssigner": task_aligned,
+}
