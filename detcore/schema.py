@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from detcore import registry
 from detcore.component import INTERFACE_MARK, Component, Spec
+from detcore.describe import argument_docs
 from detcore.errors import BrokenPluginError
 from detcore.serialize import dump
 from detcore.signature import Parameter, harden, signature_of
@@ -51,7 +52,7 @@ class _Writer:
         entry = registry.current().entry_of(component)
         names = [component.__name__, entry.qualified] if entry else [component.__name__]
         documentation = inspect.getdoc(component) or component.__name__
-        described = _argument_docs(documentation)
+        described = argument_docs(documentation)
         properties: dict[str, Any] = {"type": {"enum": names}}
         for parameter in signature.parameters.values():
             properties[parameter.name] = self.parameter(parameter, described.get(parameter.name, ""))
@@ -121,21 +122,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def _argument_docs(documentation: str) -> dict[str, str]:
-    """The entries of a Google-style ``Args:`` section."""
-    result: dict[str, str] = {}
-    inside, name = False, ""
-    for line in documentation.splitlines():
-        indent = len(line) - len(line.lstrip())
-        if line.strip() == "Args:":
-            inside = True
-        elif inside and line.strip() and indent == 0:
-            break
-        elif inside and indent == 4 and ":" in line:
-            name, _, text = line.strip().partition(":")
-            result[name] = text.strip()
-        elif inside and indent > 4 and name:
-            result[name] += " " + line.strip()
-    return result

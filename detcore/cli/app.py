@@ -10,7 +10,7 @@ import typer
 import typer.main
 from typer.core import TyperGroup
 
-from detcore.cli import config_commands, list_commands, schema_command
+from detcore.cli import config_commands, list_commands, schema_command, show_command
 from detcore.cli.doctor.command import doctor
 
 
@@ -78,5 +78,6 @@ def root(
 app.command("list")(list_commands.list_components)
 app.command("recipes")(list_commands.list_recipes)
 app.command("doctor")(doctor)
+app.command("show")(show_command.show)
 app.command("schema")(schema_command.schema)
 app.add_typer(config_commands.app, name="config")
