@@ -8,7 +8,7 @@ from detcore_mmdet.options import Options, Translator
 
 
 def max_iou(o: Options) -> dict[str, Any]:
-    """MaxIoUAssigner."""
+    """MaxIoUAssigner, and ApproxMaxIoUAssigner."""
     names = (
         "pos_iou_thr",
         "neg_iou_thr",
@@ -17,7 +17,7 @@ def max_iou(o: Options) -> dict[str, Any]:
         "match_low_quality",
         "ignore_wrt_candidates",
     )
-    result = {"type": "MaxIoUAssigner", **o.same(*names), "ignore_iof_thr": _ignoring(o)}
+    result = {"type": o.type, **o.same(*names), "ignore_iof_thr": _ignoring(o)}
     if isinstance(o.data.get("neg_iou_thr"), list):
         o.note(
             "neg_iou_thr", "taken as (low, high); a list, rather than a tuple, has no effect in the reference"
@@ -96,6 +96,48 @@ def dice_cost(o: Options) -> dict[str, Any]:
     return {"type": "DiceCost", **o.same("weight", "eps", "naive_dice"), "pred_act": pred_act}
 
 
+def center_region(o: Options) -> dict[str, Any]:
+    """CenterRegionAssigner."""
+    names = ("pos_scale", "neg_scale", "min_pos_iof", "ignore_gt_scale", "foreground_dominate")
+    _plain_iou(o)
+    return {"type": "CenterRegionAssigner", **o.same(*names)}
+
+
+def grid(o: Options) -> dict[str, Any]:
+    """GridAssigner."""
+    result = {
+        "type": "GridAssigner",
+        **o.same("pos_iou_thr", "neg_iou_thr", "min_pos_iou", "gt_max_assign_all"),
+    }
+    if isinstance(o.data.get("neg_iou_thr"), int):
+        o.note("neg_iou_thr", "an integer is a number like any other; the reference leaves no negatives")
+    _plain_iou(o)
+    return {**result, "ignore_iof_thr": None, "own_cell": False}
+
+
+def point(o: Options) -> dict[str, Any]:
+    """PointAssigner."""
+    return {
+        "type": "PointAssigner",
+        **o.same("scale", "pos_num"),
+        "ignore_gt_scale": None,
+        "first_of_equals": False,
+    }
+
+
+def region(o: Options) -> dict[str, Any]:
+    """RegionAssigner; the size of anchors is read from them here."""
+    same = o.same("center_ratio", "ignore_ratio")
+    return {"type": "RegionAssigner", **same, "ignore_iof_thr": None, "sequential": True}
+
+
+def uniform(o: Options) -> dict[str, Any]:
+    """UniformAssigner."""
+    result = {"type": "UniformAssigner", **o.same("pos_ignore_thr", "neg_ignore_thr", "match_times")}
+    _plain_iou(o)
+    return {**result, "ignore_iof_thr": None, "last_choice_wins": True, "first_of_equals": False}
+
+
 def _ignoring(o: Options) -> Any:
     value = o.take("ignore_iof_thr", -1)
     return value if value > 0 else None
@@ -111,15 +153,21 @@ def _plain_iou(o: Options) -> None:
 
 TRANSLATORS: dict[str, Translator] = {
     "ATSSAssigner": atss,
+    "ApproxMaxIoUAssigner": max_iou,
     "BBoxL1Cost": cost("box_format"),
+    "CenterRegionAssigner": center_region,
     "ClassificationCost": cost(),
     "CrossEntropyLossCost": cross_entropy_cost,
     "DiceCost": dice_cost,
     "DynamicSoftLabelAssigner": dynamic_soft_label,
     "FocalLossCost": cost("alpha", "gamma", "eps", "binary_input"),
+    "GridAssigner": grid,
     "HungarianAssigner": hungarian,
     "IoUCost": cost("iou_mode"),
     "MaxIoUAssigner": max_iou,
+    "PointAssigner": point,
+    "RegionAssigner": region,
     "SimOTAAssigner": sim_ota,
     "TaskAlignedAssigner": task_aligned,
+    "UniformAssigner": uniform,
 }
