@@ -77,3 +77,15 @@ def combine(weight: Tensor | None, used: Bool[Tensor, "*S 1"] | None, like: Tens
         return weight
     dtype = upcast(like[:0]).dtype
     return used.to(dtype) if weight is None else used * weight
+
+
+def check_rows(values: Tensor | None, labels: Tensor, name: str, owner: str) -> None:
+    """Refuses ``values`` that are not one per label.
+
+    Raises:
+        ConfigError: Another shape.
+    """
+    if values is not None and values.shape != labels.shape:
+        raise ConfigError(
+            f"{name} should have one value per label {list(labels.shape)}, got {list(values.shape)}", owner
+        )
