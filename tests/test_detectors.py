@@ -155,6 +155,48 @@ class TestImagePreprocessor:
         with pytest.raises(DataError, match=message):
             ImagePreprocessor()(images)
 
+    def test_resizes_in_evaluation(self):
+        prepare = ImagePreprocessor(min_size=60, max_size=100).eval()
+        source = torch.rand(3, 90, 120)
+        batch = prepare([source, torch.rand(3, 40, 100), torch.rand(3, 61, 77)])
+        # 60 / 90; 100 / 100, since 60 / 40 would make the long edge 150; 60 / 61, rounded down
+        assert batch.sizes.tolist() == [[60, 80], [40, 100], [60, 75]]
+        assert batch.original_sizes.tolist() == [[90, 120], [40, 100], [61, 77]]
+        torch.testing.assert_close(batch.scale[2], torch.tensor([75 / 77, 60 / 61]))
+        want = torch.nn.functional.interpolate(source[None], (60, 80), mode="bilinear")
+        plain = ImagePreprocessor()(list(want)).pixels
+        torch.testing.assert_close(batch.pixels[0, :, :60, :80], plain[0, :, :60, :80], rtol=1e-4, atol=1e-4)
+
+    def test_what_was_resized_before_stays(self):
+        source = torch.rand(3, 60, 80)
+        batch = ImagePreprocessor(min_size=60, max_size=100).eval()([source])
+        assert torch.equal(batch.pixels, ImagePreprocessor()([source]).pixels)
+
+    def test_training_resizes_nothing(self):
+        assert ImagePreprocessor(min_size=60).train()([image(20, 30)]).sizes.tolist() == [[20, 30]]
+
+    def test_boxes_go_home_through_both_scales(self):
+        geometry = ImageGeometry((180, 240), (0.5, 0.5), (6.0, 3.0), (True, False))
+        batch = ImagePreprocessor(min_size=174).eval()([torch.rand(3, 87, 114)], [geometry])
+        box = torch.tensor([[[20.0, 30.0, 60.0, 80.0]]])  # in pixels of the image given
+        ones = torch.ones(1, 1)
+        found = Detections(2 * box, ones, ones.long(), ones.bool()).to_original(batch)
+        plain = ImagePreprocessor()([torch.rand(3, 87, 114)], [geometry])
+        torch.testing.assert_close(
+            found.boxes, Detections(box, ones, ones.long(), ones.bool()).to_original(plain).boxes
+        )
+
+    @pytest.mark.parametrize(
+        ("sizes", "message"),
+        [
+            ({"max_size": 100}, "max_size=100 limits what min_size asks for"),
+            ({"min_size": 100, "max_size": 60}, "max_size=60 is shorter than the short edge min_size=100"),
+        ],
+    )
+    def test_bad_sizes(self, sizes, message):
+        with pytest.raises(ConfigError, match=message):
+            ImagePreprocessor(**sizes)
+
     def test_bad_std(self):
         with pytest.raises(ConfigError, match="std should be positive"):
             ImagePreprocessor(std=(1, 0, 1))

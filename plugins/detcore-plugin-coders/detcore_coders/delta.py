@@ -32,6 +32,8 @@ class DeltaXYWHBBoxCoder(BBoxCoder):
             One-level Feature" (arXiv 2103.09460), boxes may then become as small as their codes say.
         ctr_clamp: Largest move of a centre in x and in y, in pixels; unused without ``add_ctr_clamp``.
         wh_ratio_clip: Smallest ratio of a decoded side to the prior's; its inverse is the largest.
+        limit_shrinking: Whether there is a smallest ratio. False limits growth alone, as torchvision and
+            detectron2 do; with ``add_ctr_clamp`` there is none in any case.
         empty_size: Pixels that a side without length counts as in ``encode``, of box or prior. With 0 such a
             box gets the code minus infinity, as in MMDetection, and such a prior gives infinities and NaN.
     """
@@ -45,6 +47,7 @@ class DeltaXYWHBBoxCoder(BBoxCoder):
         add_ctr_clamp: bool = False,
         ctr_clamp: _Positive = 32.0,
         wh_ratio_clip: Annotated[float, Field(gt=0, le=1)] = 16 / 1000,
+        limit_shrinking: bool = True,
         empty_size: Annotated[float, Field(ge=0)] = 1.0,
     ) -> None:
         self.target_means = target_means
@@ -53,6 +56,7 @@ class DeltaXYWHBBoxCoder(BBoxCoder):
         self.add_ctr_clamp = add_ctr_clamp
         self.ctr_clamp = ctr_clamp
         self.wh_ratio_clip = wh_ratio_clip
+        self.limit_shrinking = limit_shrinking
         self.empty_size = empty_size
         self._is_normalised = any(target_means) or target_stds != (1.0,) * 4
         self._max_log_ratio = -math.log(wh_ratio_clip)
@@ -86,9 +90,8 @@ class DeltaXYWHBBoxCoder(BBoxCoder):
         shift, log_ratio = deltas[..., :2] * prior_size, deltas[..., 2:]
         if self.add_ctr_clamp:
             shift = shift.clamp(-self.ctr_clamp, self.ctr_clamp)
-            log_ratio = log_ratio.clamp(max=self._max_log_ratio)
-        else:
-            log_ratio = log_ratio.clamp(-self._max_log_ratio, self._max_log_ratio)
+        lowest = None if self.add_ctr_clamp or not self.limit_shrinking else -self._max_log_ratio
+        log_ratio = log_ratio.clamp(min=lowest, max=self._max_log_ratio)
         center, half = prior_center + shift, prior_size * log_ratio.exp() * 0.5
         boxes = torch.cat((center - half, center + half), dim=-1)
         return geometry.clip(boxes, sizes) if self.clip_border and sizes is not None else boxes

@@ -83,3 +83,11 @@ class TestWithoutExtent:
 def test_messages(kwargs, message):
     with pytest.raises(ConfigError, match=message):
         DeltaXYWHBBoxCoder(**kwargs)
+
+
+def test_growth_alone_may_be_limited(priors):
+    codes = torch.tensor([[0.0, 0.0, 99.0, -9.0]])
+    decode = DeltaXYWHBBoxCoder(limit_shrinking=False).decode
+    x1, y1, x2, y2 = decode(priors(ANCHOR), codes)[0].tolist()
+    assert x2 - x1 == pytest.approx(20 * 1000 / 16, rel=1e-5)
+    assert y2 - y1 == pytest.approx(40 * math.exp(-9), rel=1e-2)

@@ -122,12 +122,18 @@ class PriorGrid:
         self.owner = owner
         self.cache = GridCache()
 
-    def __call__(self, level_sizes: Sequence[tuple[int, int]], batch: ImageBatch) -> Priors:
+    def __call__(
+        self,
+        level_sizes: Sequence[tuple[int, int]],
+        batch: ImageBatch,
+        steps: tuple[tuple[int, int], ...] | None = None,
+    ) -> Priors:
         """The priors of a batch.
 
         Args:
             level_sizes: (h, w) in cells, by level; a level may be empty.
             batch: Gives the device and, by ``padded_sizes``, the priors' validity.
+            steps: Distance (x, y) of neighbouring cells, by level; the strides where None.
 
         Raises:
             ConfigError: The number of levels is not that of the strides.
@@ -140,15 +146,22 @@ class PriorGrid:
             )
         sizes, pixels = tuple((h, w) for h, w in level_sizes), batch.pixels
         # tensors that are traced or fake are not for keeping
+        distances = self.strides if steps is None else steps
         if torch.compiler.is_compiling() or type(pixels) is not Tensor:
-            grid = self._lay_out(sizes, pixels.device)
+            grid = self._lay_out(sizes, distances, pixels.device)
         else:
-            grid = self.cache.get((sizes, pixels.device), lambda: self._lay_out(sizes, pixels.device))
+            key = (sizes, distances, pixels.device)
+            grid = self.cache.get(key, lambda: self._lay_out(sizes, distances, pixels.device))
         return Priors(grid.boxes, grid.strides, grid.levels, grid.valid(batch.padded_sizes))
 
-    def _lay_out(self, sizes: tuple[tuple[int, int], ...], device: torch.device) -> Grid:
+    def _lay_out(
+        self,
+        sizes: tuple[tuple[int, int], ...],
+        steps: tuple[tuple[int, int], ...],
+        device: torch.device,
+    ) -> Grid:
         boxes, strides, corners, levels = [], [], [], []
-        for (h, w), base, (step_x, step_y) in zip(sizes, self.base, self.strides, strict=True):
+        for (h, w), base, (step_x, step_y) in zip(sizes, self.base, steps, strict=True):
             x = torch.arange(w, device=device, dtype=torch.int32) * step_x
             y = torch.arange(h, device=device, dtype=torch.int32) * step_y
             corner = torch.stack((x.expand(h, w), y[:, None].expand(h, w)), dim=-1)  # [h, w, 2]

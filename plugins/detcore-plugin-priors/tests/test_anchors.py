@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from detcore.component import Spec
 from detcore.errors import ConfigError
+from detcore.structures import ImageBatch
 
 RETINA = {"octave_base_scale": 4, "scales_per_octave": 3, "ratios": (0.5, 1.0, 2.0)}
 STRIDES = (8, 16, 32)
@@ -312,3 +313,56 @@ class TestConstruction:
     def test_strides_without_an_owner(self):
         with pytest.raises(ConfigError, match="strides: AnchorGenerator needs it from its owner"):
             AnchorGenerator(**RETINA)
+
+
+def padded(height, width):
+    return ImageBatch.of(torch.zeros(1, 3, height, width))
+
+
+class TestSettingsOfTorchvision:
+    def test_sizes_by_level_on_whole_pixels(self):
+        generator = AnchorGenerator(
+            ratios=(0.5, 1.0), sizes=((32, 50), (64, 101)), round_corners=True, strides=(8, 16)
+        )
+        first, second = generator.base_anchors
+        # 32 / sqrt(0.5) = 45.25 wide, 22.63 high; halves are rounded to the even number
+        assert first.tolist() == [
+            [-23, -11, 23, 11],
+            [-35, -18, 35, 18],
+            [-16, -16, 16, 16],
+            [-25, -25, 25, 25],
+        ]
+        assert second[3].tolist() == [-50, -50, 50, 50]
+        assert generator.num_per_cell == (4, 4)
+
+    def test_steps_from_the_image(self):
+        generator = square(strides=(32, 64), step="image")
+        priors = generator(((3, 5), (2, 3)), padded(96, 160))  # 96 // 2 = 48 and 160 // 3 = 53, not 64
+        assert priors.levels[1].stride == (53.0, 48.0)
+        assert priors.centers[15:].tolist() == [[x, y] for y in (0, 48) for x in (0, 53, 106)]
+        assert priors.strides[15:].unique(dim=0).tolist() == [[53, 48]]
+        other = generator(((3, 5), (2, 3)), padded(128, 192))
+        assert other.centers[-1].tolist() == [128, 64]
+        assert square(strides=(32, 64))(((3, 5), (2, 3)), padded(96, 160)).centers[-1].tolist() == [128, 64]
+
+    def test_a_level_without_cells_keeps_its_stride(self):
+        priors = square(strides=(32, 64), step="image")(((1, 1), (0, 3)), padded(32, 32))
+        assert priors.levels[1].stride == (10.0, 64.0)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                {"sizes": ((8,),), "scales": (1.0,)},
+                r"sizes=\[\(8.0,\)\] and scales=\(1.0,\) exclude each other",
+            ),
+            ({"sizes": ((8,), (9,)), "scales": None}, "sizes should have one entry per level; got 2 for 1"),
+            (
+                {"sizes": ((8,), (8, 9)), "scales": None, "strides": (8, 16)},
+                r"sizes should have as many entries in each level, got \[1, 2\]",
+            ),
+        ],
+    )
+    def test_contradictions(self, arguments, message):
+        with pytest.raises(ConfigError, match=message):
+            square(**arguments)

@@ -50,6 +50,12 @@ def test_no_suppression():
     assert rows(detect(iou_threshold=1.0)) == pytest.approx([0.9, 0.6, 0.5, 0.0])
 
 
+def test_another_suppression():
+    soft = detect(nms={"type": "SoftNMS", "min_score": 0.0})
+    assert rows(soft) == pytest.approx([0.9, 0.6, 0.5 * (1 - 100 / 110), 0.0])
+    assert LevelNMSPostprocess(iou_threshold=0.6).nms.iou_threshold == 0.6
+
+
 def test_padding_holds_zeros():
     found = detect(max_per_img=9)
     assert found.boxes.shape == (1, 9, 4)
@@ -74,3 +80,8 @@ def test_factors_and_validity():
 def test_levels_that_do_not_add_up():
     with pytest.raises(ConfigError, match="add up to 4 priors"):
         detect(levels=(2, 2))
+
+
+def test_a_least_score_is_itself_included():
+    assert rows(detect(score_thr=0.6)) == pytest.approx([0.9, 0.6])
+    assert rows(detect(score_thr=0.61)) == pytest.approx([0.9])
