@@ -35,6 +35,11 @@ def random_keys(assignment: Assignment, generator: torch.Generator | None = None
     return _mix(prior ^ image) & (2**62 - 1)
 
 
+def other_keys(keys: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+    """Further uniform keys, as good as independent of the given ones."""
+    return _mix(keys + _GOLDEN) & (2**62 - 1)
+
+
 def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Int
-from pydantic import Field
-from torch import Tensor
 
+from detcore.component import wired
 from detcore.interfaces import Sampler
 from detcore.interfaces.sampler import SamplingPredictions
 from detcore.structures import Assignment, Sample
+from detcore_samplers.choice import Fraction, Number, Quota, Ratio, take
 from detcore_samplers.keys import random_keys
 
 
@@ -30,10 +28,10 @@ class RandomSampler(Sampler):
     Ren et al., "Faster R-CNN" (arXiv:1506.01497).
 
     Args:
-        num: Priors per image.
-        pos_fraction: Highest fraction of positives among them.
-        neg_pos_ub: Highest number of negatives for each positive, and for an image without positives. None or
-            -1: no limit.
+        num: Priors per image; supplied by a :class:`CombinedSampler`.
+        pos_fraction: Highest fraction of positives among them; likewise.
+        neg_pos_ub: Highest number of negatives for each positive, and for an image without positives;
+            likewise. None or -1: no limit.
     """
 
     num: int  # the interface leaves open whether there is one
@@ -41,13 +39,12 @@ class RandomSampler(Sampler):
     def __init__(
         self,
         *,
-        num: Annotated[int, Field(ge=1)],
-        pos_fraction: Annotated[float, Field(ge=0, le=1)],
-        neg_pos_ub: Annotated[int, Field(ge=-1)] | None = None,
+        num: Number = wired(),
+        pos_fraction: Fraction = wired(),
+        neg_pos_ub: Ratio | None = wired(None),
     ) -> None:
         self.num = num
-        self.pos_fraction = pos_fraction
-        self.neg_pos_ub = None if neg_pos_ub == -1 else neg_pos_ub
+        self.quota = Quota(num, pos_fraction, neg_pos_ub)
 
     @torch.no_grad()
     def sample(
@@ -58,28 +55,8 @@ class RandomSampler(Sampler):
         generator: torch.Generator | None = None,
     ) -> Sample:
         """See :meth:`detcore.interfaces.Sampler.sample`; reads the assignment only."""
-        keys = random_keys(assignment, generator)
-        most = int(self.num * self.pos_fraction)
-        positive, taken = _take(assignment.positive, keys, most, most)
-        wanted = self.num - taken
-        if self.neg_pos_ub is not None:
-            wanted = wanted.clamp(max=self.neg_pos_ub * taken.clamp(min=1))
-        negative, _ = _take(assignment.negative, keys, wanted, self.num)
+        keys, most = random_keys(assignment, generator), self.quota.positives
+        positive, taken = take(assignment.positive, keys, most, most)
+        wanted = self.quota.negatives_wanted(taken)
+        negative, _ = take(assignment.negative, keys, wanted, self.num)
         return Sample(positive, negative)
-
-
-def _take(
-    candidates: Bool[Tensor, "B N"], keys: Int[Tensor, "B N"], wanted: Int[Tensor, "B 1"] | int, most: int
-) -> tuple[Bool[Tensor, "B N"], Int[Tensor, "B 1"]]:
-    """The ``wanted`` candidates of the smallest keys, or all where there are fewer; and how many they are.
-
-    Args:
-        candidates: Among which to choose.
-        keys: Random keys below 2**62.
-        wanted: Number per image.
-        most: What no ``wanted`` exceeds.
-    """
-    taken = candidates.sum(dim=1, keepdim=True).clamp(max=wanted)
-    order = keys.masked_fill(~candidates, 2**62).topk(min(most, keys.shape[1]), largest=False).indices
-    chosen = torch.arange(order.shape[1], device=keys.device) < taken
-    return torch.zeros_like(candidates).scatter(1, order, chosen), taken

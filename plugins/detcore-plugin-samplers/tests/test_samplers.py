@@ -185,7 +185,7 @@ def test_compiles_whole():
 
 def test_parameters():
     sampler = pickle.loads(pickle.dumps(RandomSampler(num=256, pos_fraction=0.5, neg_pos_ub=-1)))
-    assert (sampler.num, sampler.pos_fraction, sampler.neg_pos_ub) == (256, 0.5, None)
+    assert (sampler.num, sampler.quota.pos_fraction, sampler.quota.neg_pos_ub) == (256, 0.5, None)
     assert RandomSampler.subsamples
 
 
