@@ -6,13 +6,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detcore_coders.bucketing import BucketingBBoxCoder
     from detcore_coders.delta import DeltaXYWHBBoxCoder
     from detcore_coders.distance import DistancePointBBoxCoder
+    from detcore_coders.legacy_delta import LegacyDeltaXYWHBBoxCoder
+    from detcore_coders.pseudo import PseudoBBoxCoder
     from detcore_coders.tblr import TBLRBBoxCoder
+    from detcore_coders.yolo import YOLOBBoxCoder
 
-__all__ = ["DeltaXYWHBBoxCoder", "DistancePointBBoxCoder", "TBLRBBoxCoder"]
+__all__ = [
+    "BucketingBBoxCoder",
+    "DeltaXYWHBBoxCoder",
+    "DistancePointBBoxCoder",
+    "LegacyDeltaXYWHBBoxCoder",
+    "PseudoBBoxCoder",
+    "TBLRBBoxCoder",
+    "YOLOBBoxCoder",
+]
 
-_HOME = {"DeltaXYWHBBoxCoder": "delta", "DistancePointBBoxCoder": "distance", "TBLRBBoxCoder": "tblr"}
+_HOME = {
+    "BucketingBBoxCoder": "bucketing",
+    "DeltaXYWHBBoxCoder": "delta",
+    "DistancePointBBoxCoder": "distance",
+    "LegacyDeltaXYWHBBoxCoder": "legacy_delta",
+    "PseudoBBoxCoder": "pseudo",
+    "TBLRBBoxCoder": "tblr",
+    "YOLOBBoxCoder": "yolo",
+}
 
 
 def __getattr__(name: str) -> Any:
