@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from detcore_rcnn.fcn_mask_head import FCNMaskHead
     from detcore_rcnn.generic_roi_extractor import GenericRoIExtractor
     from detcore_rcnn.level_nms import LevelNMSPostprocess
+    from detcore_rcnn.pisa_roi_head import PISARoIHead
     from detcore_rcnn.rpn_head import RPNHead
     from detcore_rcnn.shared_2fc_bbox_head import Shared2FCBBoxHead
     from detcore_rcnn.shared_4conv1fc_bbox_head import Shared4Conv1FCBBoxHead
@@ -23,6 +24,7 @@ __all__ = [
     "FCNMaskHead",
     "GenericRoIExtractor",
     "LevelNMSPostprocess",
+    "PISARoIHead",
     "RPNHead",
     "Shared2FCBBoxHead",
     "Shared4Conv1FCBBoxHead",
@@ -36,6 +38,7 @@ _HOME = {
     "FCNMaskHead": "fcn_mask_head",
     "GenericRoIExtractor": "generic_roi_extractor",
     "LevelNMSPostprocess": "level_nms",
+    "PISARoIHead": "pisa_roi_head",
     "RPNHead": "rpn_head",
     "Shared2FCBBoxHead": "shared_2fc_bbox_head",
     "Shared4Conv1FCBBoxHead": "shared_4conv1fc_bbox_head",

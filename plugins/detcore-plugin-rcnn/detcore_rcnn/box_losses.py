@@ -32,6 +32,25 @@ def of_class(
     return values[rows, labels if values.shape[1] > 1 else torch.zeros_like(labels)]
 
 
+def box_targets(
+    output: BBoxOutput, sample: RoISample, rows: Int[Tensor, "P"], coder: BBoxCoder, *, on_boxes: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What a box loss compares of some positives: predictions, targets, and weights or None for 1.
+
+    Args:
+        output: What was predicted for the samples.
+        sample: What should have been.
+        rows: Which samples, all of them positive.
+        coder: Encodes the targets, or decodes the predictions.
+        on_boxes: Whether boxes are compared rather than codes.
+    """
+    own = of_class(output.codes, sample.labels[rows], rows)
+    regions, boxes = regions_as_priors(sample.boxes[rows]), sample.gt_boxes[rows]
+    if on_boxes:
+        return coder.decode(regions, own), boxes, None
+    return own, *coder.encode(regions, boxes)
+
+
 def region_losses(
     output: BBoxOutput,
     sample: RoISample,
@@ -58,13 +77,7 @@ def region_losses(
     weighted = reduce_mean((sample.weight > 0).sum().float()).clamp(min=1)
     real = reduce_mean(sample.real.sum().float()).clamp(min=1)
     rows = sample.positive.nonzero().squeeze(1)
-    own = of_class(output.codes, sample.labels[rows], rows)
-    regions = regions_as_priors(sample.boxes[rows])
-    pred, target, weight = own, sample.gt_boxes[rows], None
-    if on_boxes:
-        pred = coder.decode(regions, own)
-    else:
-        target, weight = coder.encode(regions, target)
+    pred, target, weight = box_targets(output, sample, rows, coder, on_boxes=on_boxes)
     right = loss_cls.scores(output.logits.detach()[rows]).argmax(-1) == sample.labels[rows]
     return Losses(
         {

@@ -75,7 +75,7 @@ def sampling_predictions(
     targets: Targets,
     num_classes: int,
 ) -> SamplingPredictions:
-    """What samplers look at, of all regions [B, T]: classification losses, logits, boxes of the best class.
+    """What samplers look at, of all regions [B, T]: classification losses, logits, scores, boxes of the best class.
 
     Args:
         head: The box head.
@@ -88,9 +88,11 @@ def sampling_predictions(
     shape = regions.scores.shape
     labels = class_labels(assignment, assignment.positive, targets, num_classes).flatten()
     boxes, _ = flat(regions)
-    best = head.scores(output).argmax(-1)
+    scores = head.scores(output)
+    best = scores.argmax(-1)
     return SamplingPredictions(
         head.class_losses(output, labels).reshape(shape),
         output.logits.reshape(*shape, output.logits.shape[1]),
         head.decode(of_class(output.codes, best), boxes).reshape(*shape, 4),
+        scores.reshape(*shape, scores.shape[1]),
     )

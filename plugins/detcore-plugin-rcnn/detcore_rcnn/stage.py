@@ -13,7 +13,9 @@ from detcore.interfaces import Assigner, BBoxHead, MaskHead, RoIExtractor, Sampl
 from detcore.interfaces.bbox_head import BBoxOutput, RoISample
 from detcore.interfaces.sampler import SamplingPredictions
 from detcore.structures import Assignment, ImageBatch, Losses, Proposals, Targets
+from detcore_rcnn.conv_fc_bbox_head import ConvFCBBoxHead
 from detcore_rcnn.masks import MaskPredictor, mask_losses, mask_positives
+from detcore_rcnn.pisa import PrimeAttention
 from detcore_rcnn.prediction import sampling_predictions
 from detcore_rcnn.sampling import flat, sample_regions
 
@@ -33,6 +35,7 @@ class Stage:
         mask_roi_extractor: Features for the mask head; those of the box head where None.
         mask_head: Masks, or None.
         shared_head: A network on all region features, or None.
+        attention: Weighs samples and boxes by their importance, or None.
     """
 
     bbox_roi_extractor: RoIExtractor
@@ -45,6 +48,7 @@ class Stage:
     mask_roi_extractor: RoIExtractor | None = None
     mask_head: MaskHead | None = None
     shared_head: SharedHead | None = None
+    attention: PrimeAttention | None = None
 
     def pool(
         self,
@@ -91,7 +95,7 @@ class Stage:
         """The terms of the box head and of the mask head, and what the box head predicted for the sample."""
         pooled = self.pool(features, sample.boxes, sample.image)
         output = self.bbox_head(pooled)
-        losses = self.bbox_head.loss(output, sample)
+        losses = self._box_losses(output, sample)
         if self.mask_head is None:
             return losses, output
         positives = mask_positives(sample)
@@ -101,6 +105,14 @@ class Stage:
             seen = self.pool(features, positives.boxes, positives.image, for_masks=True)
         own = mask_losses(self.mask_head, seen, positives, targets)
         return Losses({**losses, **own}, {**losses.metrics, **own.metrics}), output
+
+    def _box_losses(self, output: BBoxOutput, sample: RoISample) -> Losses:
+        if self.attention is None or not isinstance(self.bbox_head, ConvFCBBoxHead):
+            return self.bbox_head.loss(output, sample)
+        sample = self.attention.weigh(self.bbox_head, output, sample)
+        losses = self.bbox_head.loss(output, sample)
+        more = self.attention.loss(self.bbox_head, output, sample)
+        return Losses({**losses, **more}, losses.metrics)
 
     def mask_predictor(self, features: tuple[Tensor, ...]) -> MaskPredictor | None:
         """Gives the masks of boxes, or None without a mask head."""
