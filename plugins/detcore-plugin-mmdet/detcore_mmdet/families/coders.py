@@ -27,8 +27,45 @@ def tblr(o: Options) -> dict[str, Any]:
     return {"type": "TBLRBBoxCoder", **o.same("normalizer", "clip_border"), "empty_size": 0.0}
 
 
+def pseudo(o: Options) -> dict[str, Any]:
+    """PseudoBBoxCoder, which never clips in the reference."""
+    o.only("use_box_type", False)
+    return {"type": "PseudoBBoxCoder", "clip_border": False}
+
+
+def legacy_delta(o: Options) -> dict[str, Any]:
+    """LegacyDeltaXYWHBBoxCoder; the reference has no switch for clipping."""
+    o.only("use_box_type", False)
+    result = {"type": "LegacyDeltaXYWHBBoxCoder", **o.same("target_means", "target_stds")}
+    return result | {"exact_decode": False, "empty_size": 0.0}
+
+
+def yolo(o: Options) -> dict[str, Any]:
+    """YOLOBBoxCoder, which never clips in the reference."""
+    o.only("use_box_type", False)
+    return {"type": "YOLOBBoxCoder", **o.same("eps"), "clip_border": False, "empty_size": 0.0}
+
+
+def bucketing(o: Options) -> dict[str, Any]:
+    """BucketingBBoxCoder, which clips at the last pixel."""
+    o.only("use_box_type", False)
+    names = (
+        "num_buckets",
+        "scale_factor",
+        "offset_topk",
+        "offset_upperbound",
+        "cls_ignore_neighbor",
+        "clip_border",
+    )
+    return {"type": "BucketingBBoxCoder", **o.same(*names), "legacy_clip": True, "empty_size": 0.0}
+
+
 TRANSLATORS: dict[str, Translator] = {
+    "BucketingBBoxCoder": bucketing,
     "DeltaXYWHBBoxCoder": delta,
     "DistancePointBBoxCoder": distance,
+    "LegacyDeltaXYWHBBoxCoder": legacy_delta,
+    "PseudoBBoxCoder": pseudo,
     "TBLRBBoxCoder": tblr,
+    "YOLOBBoxCoder": yolo,
 }

@@ -39,6 +39,20 @@ def standard_roi_head(o: Options) -> dict[str, Any]:
     return result
 
 
+def pisa_roi_head(o: Options) -> dict[str, Any]:
+    """PISARoIHead: StandardRoIHead with weights of samples and boxes, from ``train_cfg``."""
+    result, train = {**standard_roi_head(o), "type": "PISARoIHead"}, o.train_cfg()
+    for name, defaults in (("isr", {"k": 2, "bias": 0}), ("carl", {"k": 1, "bias": 0.2})):
+        settings = train.options(name) if train.has(name) else None
+        for key, value in defaults.items():
+            if settings is not None:
+                result[f"{name}_{key}"] = settings.take(key, value)
+        if settings is None:
+            train.take(name)
+            result[f"{name}_k"] = None
+    return result
+
+
 def cascade_roi_head(o: Options) -> dict[str, Any]:
     """CascadeRoIHead: settings of training are one for each stage."""
     stages, test = _stages(o), o.test_cfg()
@@ -200,6 +214,7 @@ TRANSLATORS: dict[str, Translator] = {
     "CascadeRoIHead": cascade_roi_head,
     "ConvFCBBoxHead": convolutional_head,
     "FCNMaskHead": fcn_mask_head,
+    "PISARoIHead": pisa_roi_head,
     "Shared2FCBBoxHead": shared_2fc,
     "Shared4Conv1FCBBoxHead": shared_4conv1fc,
     "GenericRoIExtractor": generic_roi_extractor,
