@@ -2,14 +2,34 @@
 
 import pytest
 import torch
-from detcore_coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder, TBLRBBoxCoder
+from detcore_coders import (
+    BucketingBBoxCoder,
+    DeltaXYWHBBoxCoder,
+    DistancePointBBoxCoder,
+    LegacyDeltaXYWHBBoxCoder,
+    PseudoBBoxCoder,
+    TBLRBBoxCoder,
+    YOLOBBoxCoder,
+)
+from detcore_mmdet import translate
 
+from detcore import build
 from detcore.structures import Priors
 from detcore.testing.goldens import missing, read, task_cases
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
-CLASSES = {c.__name__: c for c in (DeltaXYWHBBoxCoder, DistancePointBBoxCoder, TBLRBBoxCoder)}
+CLASSES = {
+    c.__name__: c
+    for c in (
+        DeltaXYWHBBoxCoder,
+        DistancePointBBoxCoder,
+        LegacyDeltaXYWHBBoxCoder,
+        PseudoBBoxCoder,
+        TBLRBBoxCoder,
+        YOLOBBoxCoder,
+    )
+}
 CASES = task_cases("coders", *CLASSES)
 METHODS = ("encode", "decode", "encode(b, decode(b, deltas))")
 ENCODE_ARGUMENTS = {"max_dis", "eps"}
@@ -23,12 +43,16 @@ def cases(method):
 def coder(case, **kwargs):
     """The coder; what the reference takes per call are constructor parameters here."""
     of_call = {k: v for k, v in case["call"].items() if k in ENCODE_ARGUMENTS | DECODE_ARGUMENTS}
-    return CLASSES[case["cls"]](**case["args"], **of_call, **kwargs)
+    switches = {"exact_decode": False} if case["cls"] == "LegacyDeltaXYWHBBoxCoder" else {}
+    return CLASSES[case["cls"]](**case["args"], **of_call, **switches, **kwargs)
 
 
 def priors(inputs):
+    """With strides where the reference is given some."""
+    stride = inputs.get("stride", 1)
     boxes = inputs["bboxes"] if "bboxes" in inputs else torch.cat((inputs["points"], inputs["points"]), -1)
-    return Priors(boxes, torch.ones(boxes.shape[-2], 2))
+    strides = torch.as_tensor(stride, dtype=torch.float32).reshape(-1, 1)
+    return Priors(boxes, strides.expand(boxes.shape[-2], 2))
 
 
 def sizes(case):
@@ -81,5 +105,26 @@ def test_encode_of_decode(case):
     torch.testing.assert_close(encoded, read(case, "outputs")["deltas"], rtol=1e-5, atol=3e-5)
 
 
+BUCKETING = [pytest.param(c, id=c["id"]) for c in task_cases("coders", BucketingBBoxCoder.__name__)]
+
+
+@pytest.mark.parametrize("case", BUCKETING)
+def test_bucketing(case):
+    """The reference gives four outputs, here they are the halves of values and of weights."""
+    inputs, outputs = read(case, "inputs"), read(case, "outputs")
+    made = build(translate({"type": case["cls"], **case["args"]}))
+    if case["call"]["method"] == "encode":
+        values, weights = made.encode(priors(inputs), inputs["gt_bboxes"])
+        found = dict(zip(("bucket_labels", "offsets"), values.chunk(2, -1), strict=True))
+        found |= dict(zip(("bucket_cls_weights", "offsets_weights"), weights.chunk(2, -1), strict=True))
+        for name, value in found.items():
+            torch.testing.assert_close(value, outputs[name], rtol=1e-5, atol=1e-4)
+        return
+    codes = torch.cat((inputs["cls_preds"], inputs["offset_preds"]), -1)
+    check(made.decode(priors(inputs), codes, sizes(case)), outputs["bboxes"])
+    torch.testing.assert_close(made.confidence(codes), outputs["loc_confidence"], rtol=1e-5, atol=1e-6)
+
+
 def test_every_case_is_covered():
     assert sum(len(cases(method)) for method in METHODS) == len(CASES) > 0
+    assert len(BUCKETING) == 9

@@ -2,15 +2,23 @@
 
 import pytest
 import torch
-from detcore_priors import AnchorGenerator, PointGenerator
+from detcore_mmdet import translate
 
+from detcore import build
 from detcore.boxes import inside_flags
 from detcore.structures import ImageBatch
 from detcore.testing.goldens import missing, read, task_cases
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
-GENERATORS = ("AnchorGenerator", "MlvlPointGenerator")
+GENERATORS = (
+    "AnchorGenerator",
+    "LegacyAnchorGenerator",
+    "LegacySSDAnchorGenerator",
+    "MlvlPointGenerator",
+    "SSDAnchorGenerator",
+    "YOLOAnchorGenerator",
+)
 
 
 def cases(method, *classes):
@@ -28,9 +36,8 @@ def bases():
 
 
 def generator(case):
-    if case["cls"] == "MlvlPointGenerator":
-        return PointGenerator(**case["args"])
-    return AnchorGenerator(**case["args"], center_offset_unit="base_size")
+    """As the bridge translates the reference's arguments: with the switches for its numbers."""
+    return build(translate({"type": case["cls"], **case["args"]}))
 
 
 def batch(height, width):
