@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from detcore import dense
+from detcore import boxes, dense
+from detcore.errors import ConfigError
 from detcore.interfaces import (
     Assigner,
     BBoxCoder,
@@ -308,6 +309,83 @@ def test_a_loss_that_is_not_additive_goes_level_by_level(loss, calls, output):
     assert loss.calls == calls
     whole = Entropy()(output.logits.flatten(0, 1), labels.flatten(), weight=weights.flatten(), avg_factor=5.0)
     torch.testing.assert_close(total, whole)
+
+
+class Quality(Entropy):
+    uses_quality: ClassVar = True
+
+    def forward(self, pred, target, *, weight=None, avg_factor=None, reduction=None, quality=None):
+        self.calls.append(quality)
+        each = super().forward(pred, target, reduction="none")
+        each = each * quality[..., None]
+        return each if reduction == "none" else each.sum() / avg_factor
+
+
+class LevelQuality(Quality):
+    additive: ClassVar = False
+
+
+def test_quality_is_measured_at_the_positives(output, priors):
+    positives = chosen()
+    assert dense.localization_quality(Entropy(), output.codes, priors, positives, Shift()) is None
+    quality = dense.localization_quality(Quality(), output.codes, priors, positives, Shift())
+    assert quality.shape == (2, 8)
+    assert not quality.requires_grad
+    own = priors.boxes[positives.prior] + 2 * output.codes[positives.image, positives.prior]
+    expected = boxes.aligned_overlap(own, positives.boxes).clamp(0, 1)
+    torch.testing.assert_close(quality[positives.image, positives.prior], expected.detach())
+    assert quality.count_nonzero() == expected.count_nonzero()
+
+
+@pytest.mark.parametrize("loss", [Quality, LevelQuality])
+def test_a_loss_that_asks_gets_the_quality(loss, output):
+    loss, quality = loss(), torch.rand(2, 8)
+    wanted = DenseTargets(torch.randint(0, 4, (2, 8)), torch.ones(2, 8), chosen(), torch.tensor(5.0))
+    dense.classification_loss(loss, output.logits, wanted, [6, 2], quality)
+    seen = [call for call in loss.calls if isinstance(call, torch.Tensor)]
+    pieces = [quality] if loss.additive else quality.split([6, 2], 1)
+    assert [s.tolist() for s in seen] == [p.flatten().tolist() for p in pieces]
+
+
+def test_without_quality_a_loss_that_asks_is_refused(output):
+    wanted = DenseTargets(torch.zeros(2, 8, dtype=torch.int64), torch.ones(2, 8), chosen(), torch.tensor(5.0))
+    with pytest.raises(
+        ConfigError, match=r"Quality regresses to the localisation quality.*such as FocalLoss"
+    ):
+        dense.classification_loss(Quality(), output.logits, wanted, [6, 2])
+
+
+def test_a_sampler_ranks_by_a_loss_with_quality(output, priors, targets):
+    state = torch.zeros(2, 8, dtype=torch.int8)
+    state[0, 2] = 1
+    assignment = Assignment(torch.zeros(2, 8, dtype=torch.int64), state, torch.zeros(2, 8))
+    loss = Quality()
+    dense.sample(Asker(), assignment, output, priors, targets, coder=Shift(), loss_cls=loss, num_classes=3)
+    decoded = priors.boxes + 2 * output.codes.detach()
+    expected = boxes.aligned_overlap(decoded, targets.boxes[:, :1].expand(-1, 8, -1)).clamp(0, 1)
+    torch.testing.assert_close(loss.calls[0], expected)
+
+
+class LevelDifference(Difference):
+    additive: ClassVar = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = []
+
+    def forward(self, pred, target, *, weight=None, avg_factor=None, reduction=None):
+        self.rows.append(len(pred))
+        return super().forward(pred, target, weight=weight, avg_factor=avg_factor)
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 2.0])])
+def test_a_box_loss_that_is_not_additive_goes_level_by_level(weight, output, priors):
+    loss = LevelDifference()
+    arguments = (output.codes, priors, chosen(), Shift(), torch.tensor(4.0))
+    by_level = dense.box_loss(loss, *arguments, on_boxes=False, weight=weight)
+    assert loss.rows == [1, 1]  # prior 3 is of the first level, prior 7 of the second
+    whole = dense.box_loss(Difference(), *arguments, on_boxes=False, weight=weight)
+    torch.testing.assert_close(by_level, whole)
 
 
 def test_box_loss_on_codes_and_on_boxes(output, priors):

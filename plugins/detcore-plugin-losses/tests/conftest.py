@@ -8,14 +8,25 @@ from dataclasses import dataclass
 import pytest
 import torch
 from detcore_losses import (
+    BalancedL1Loss,
+    BoundedIoULoss,
     CIoULoss,
     CrossEntropyLoss,
+    DiceLoss,
     DIoULoss,
+    DistributionFocalLoss,
+    EIoULoss,
     FocalLoss,
+    GaussianFocalLoss,
     GIoULoss,
     IoULoss,
+    KnowledgeDistillationKLDivLoss,
     L1Loss,
+    MSELoss,
+    QualityFocalLoss,
+    SIoULoss,
     SmoothL1Loss,
+    VarifocalLoss,
 )
 from torch import Tensor
 
@@ -31,6 +42,7 @@ class Case:
     name: str
     loss: Callable[..., Loss]
     inputs: Callable[..., tuple[Tensor, Tensor]]
+    leading: bool = True  # whether rows may have several dimensions
 
 
 def label_inputs(rows: int, background: int = CHANNELS, dtype: torch.dtype = torch.float32):
@@ -68,6 +80,29 @@ def probability_inputs(rows: int, dtype: torch.dtype = torch.float32):
     return pred.sigmoid(), target
 
 
+def distribution_inputs(rows: int, dtype: torch.dtype = torch.float32):
+    pred, target = soft_inputs(rows, dtype)
+    return pred, target[:, 0] * (CHANNELS - 1)
+
+
+def heat_map_inputs(rows: int, dtype: torch.dtype = torch.float32):
+    pred, target = soft_inputs(rows, dtype)
+    target[:, 0] = 1
+    return pred.sigmoid(), target
+
+
+def mask_inputs(rows: int, dtype: torch.dtype = torch.float32):
+    generator = torch.Generator().manual_seed(rows)
+    pred = torch.randn(rows, 3, 4, generator=generator, dtype=dtype)
+    return pred, (torch.rand(rows, 3, 4, generator=generator) > 0.5).to(dtype)
+
+
+def sparse_inputs(rows: int, dtype: torch.dtype = torch.float32):
+    """Qualities of every class, most of them 0."""
+    pred, target = soft_inputs(rows, dtype)
+    return pred, target * (target > 0.7)
+
+
 CASES = (
     Case("focal", FocalLoss, label_inputs),
     Case("focal-gamma0.5", lambda **kw: FocalLoss(gamma=0.5, alpha=0.4, **kw), label_inputs),
@@ -85,7 +120,22 @@ CASES = (
         label_inputs,
     ),
     Case("sigmoid-soft", lambda **kw: CrossEntropyLoss(use_sigmoid=True, **kw), soft_inputs),
+    Case("quality", QualityFocalLoss, label_inputs),
+    Case("quality-beta0.5", lambda **kw: QualityFocalLoss(beta=0.5, **kw), label_inputs),
+    Case("quality-soft", QualityFocalLoss, sparse_inputs),
+    Case("quality-activated", lambda **kw: QualityFocalLoss(activated=True, **kw), probability_inputs),
+    Case("varifocal", VarifocalLoss, label_inputs),
+    Case("varifocal-soft", VarifocalLoss, sparse_inputs),
+    Case("varifocal-unweighted", lambda **kw: VarifocalLoss(iou_weighted=False, **kw), sparse_inputs),
+    Case("gaussian", GaussianFocalLoss, heat_map_inputs),
+    Case("distribution", DistributionFocalLoss, distribution_inputs),
+    Case("distillation", lambda **kw: KnowledgeDistillationKLDivLoss(temperature=2, **kw), soft_inputs),
+    Case("dice", DiceLoss, mask_inputs, leading=False),
+    Case("dice-naive", lambda **kw: DiceLoss(naive_dice=True, **kw), mask_inputs, leading=False),
     Case("l1", L1Loss, code_inputs),
+    Case("mse", MSELoss, code_inputs),
+    Case("balanced-l1", BalancedL1Loss, code_inputs),
+    Case("balanced-l1-beta", lambda **kw: BalancedL1Loss(beta=0.4, **kw), code_inputs),
     Case("smooth-l1", lambda **kw: SmoothL1Loss(beta=0.3, **kw), code_inputs),
     Case("iou-log", IoULoss, box_inputs),
     Case("iou-linear", lambda **kw: IoULoss(mode="linear", **kw), box_inputs),
@@ -93,6 +143,9 @@ CASES = (
     Case("giou", GIoULoss, box_inputs),
     Case("diou", DIoULoss, box_inputs),
     Case("ciou", CIoULoss, box_inputs),
+    Case("eiou", EIoULoss, box_inputs),
+    Case("siou", SIoULoss, box_inputs),
+    Case("bounded-iou", BoundedIoULoss, box_inputs),
 )
 
 
