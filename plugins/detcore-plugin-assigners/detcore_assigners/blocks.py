@@ -40,7 +40,9 @@ def blocks(matchable: Bool[Tensor, "B M"], width: int) -> list[Block]:
     """
     count, rows = matchable.shape
     everyone = torch.arange(count, device=matchable.device)
-    if torch.compiler.is_compiling() or not matchable.numel():
+    if not matchable.numel():
+        return []
+    if torch.compiler.is_compiling():
         return [Block(everyone, slice(*piece)) for piece in overlaps.slices(rows, count * width)]
     number = torch.arange(1, rows + 1, device=matchable.device)
     lengths = torch.where(matchable, number, 0).amax(dim=1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detcore.structures import PriorLevel, Priors, Targets
+from detcore.structures import Predictions, PriorLevel, Priors, Targets
 
 torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
 
@@ -54,6 +54,29 @@ class _Largest(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor) and tensor.is_contiguous():
                 self.elements = max(self.elements, tensor.numel())
         return result
+
+
+def _predicted(priors, targets, seed=0):
+    """Boxes that have learned something: near the priors, a third of them near some ground truth of the image."""
+    generator = torch.Generator().manual_seed(seed)
+    images, count = len(targets), len(priors)
+    noise = torch.randn(images, count, 4, generator=generator)
+    row = torch.randint(0, targets.boxes.shape[1], (images, count), generator=generator)
+    gts = targets.boxes.gather(1, row[..., None].expand(-1, -1, 4))
+    lucky = (torch.rand(images, count, 1, generator=generator) < 0.3) & (gts[..., 2:3] > gts[..., :1])
+    boxes = torch.where(lucky, gts, priors.per_image(images)) + 2 * noise
+    boxes = torch.cat((boxes[..., :2], torch.maximum(boxes[..., 2:], boxes[..., :2] + 1)), dim=-1)
+    return Predictions(torch.randn(images, count, 5, generator=generator), boxes)
+
+
+@pytest.fixture
+def predicted():
+    return _predicted
+
+
+@pytest.fixture
+def predictions(priors, targets):
+    return _predicted(priors, targets)
 
 
 @pytest.fixture
