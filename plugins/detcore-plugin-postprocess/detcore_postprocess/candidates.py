@@ -97,7 +97,7 @@ def _select_sparse(scores: Tensor, above: Tensor, levels: Sequence[int], nms_pre
     order = score.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
     if nms_pre is not None:
-        order = order[_rank(group[order]) < nms_pre]
+        order = order[rank_in_group(group[order]) < nms_pre]
     return _pad(image[order], prior[order], label[order], score[order], len(scores))
 
 
@@ -114,14 +114,14 @@ def _best(scores: Float[Tensor, "B n K"], above: Bool[Tensor, "B n K"], count: i
     return (better | equal).reshape(shape)
 
 
-def _rank(groups: Int[Tensor, "P"]) -> Int[Tensor, "P"]:
+def rank_in_group(groups: Int[Tensor, "P"]) -> Int[Tensor, "P"]:
     """Position of each row within its group; the groups ascend."""
     return torch.arange(len(groups), device=groups.device) - torch.searchsorted(groups, groups)
 
 
 def _pad(image: Tensor, prior: Tensor, label: Tensor, score: Tensor, batch: int) -> Candidates:
     """Rows of ascending images as [B, T]."""
-    slot = _rank(image)
+    slot = rank_in_group(image)
     width = int(slot.max()) + 1 if len(slot) else 0
     valid = torch.zeros(batch, width, dtype=torch.bool, device=image.device)
     valid[image, slot] = True

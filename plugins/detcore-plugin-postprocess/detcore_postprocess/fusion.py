@@ -74,7 +74,7 @@ def weighted_boxes_fusion(
         clusters = _cluster(found.boxes[rows], found.scores[rows], found.model[rows], real, shares, iou_thr)
         confidence = clusters.confidence(conf_type, shares, allows_overflow)
         # The place in the lane of a cluster is that of the box that founded it.
-        used = clusters.count > 0
+        used = clusters.number > 0
         fused_boxes[rows[used]] = clusters.means[used]
         fused_scores[rows[used]] = confidence[used]
         heads[rows[used]] = True
@@ -109,12 +109,12 @@ class _Clusters(NamedTuple):
     scores: Float[Tensor, "R L"]
     best: Float[Tensor, "R L"]
     shares: Float[Tensor, "R L"]
-    count: Int[Tensor, "R L"]
+    number: Int[Tensor, "R L"]
     present: Bool[Tensor, "R L T"]
 
     def confidence(self, kind: Confidence, shares: Tensor, allows_overflow: bool) -> Float[Tensor, "R L"]:
         """The scores of the clusters."""
-        total, count = shares.sum(), self.count.clamp(min=1)
+        total, count = shares.sum(), self.number.clamp(min=1)
         if kind == "max":
             return self.best / shares.amax()
         if kind == "avg":
@@ -136,24 +136,27 @@ def _cluster(
 ) -> _Clusters:
     """Takes the boxes of each lane one by one, all lanes side by side."""
     clusters = _Clusters(
-        *(torch.zeros_like(boxes) for _ in range(2)),
-        *(torch.zeros_like(scores) for _ in range(3)),
-        torch.zeros_like(model),
-        torch.zeros(*model.shape, len(shares), dtype=torch.bool, device=model.device),
+        means=torch.zeros_like(boxes),
+        boxes=torch.zeros_like(boxes),
+        scores=torch.zeros_like(scores),
+        best=torch.zeros_like(scores),
+        shares=torch.zeros_like(scores),
+        number=torch.zeros_like(model),
+        present=torch.zeros(*model.shape, len(shares), dtype=torch.bool, device=model.device),
     )
     lane = torch.arange(len(boxes), device=boxes.device)
     for step in range(boxes.shape[1]):
         place = torch.full_like(lane, step)
         if step:
             overlaps = pairwise_overlap(boxes[:, step : step + 1], clusters.means[:, :step])[:, 0]
-            best, near = overlaps.masked_fill(clusters.count[:, :step] == 0, -1).max(1)
+            best, near = overlaps.masked_fill(clusters.number[:, :step] == 0, -1).max(1)
             place = torch.where(best > iou_thr, near, place)
         here, score = real[:, step], torch.where(real[:, step], scores[:, step], 0)
         clusters.boxes[lane, place] += boxes[:, step] * score[:, None]
         clusters.scores[lane, place] += score
         clusters.best[lane, place] = torch.maximum(clusters.best[lane, place], score)
         clusters.shares[lane, place] += torch.where(here, shares[model[:, step]], 0)
-        clusters.count[lane, place] += here.long()
+        clusters.number[lane, place] += here.long()
         clusters.present[lane, place, model[:, step]] |= here
         mean = clusters.boxes[lane, place] / clusters.scores[lane, place].clamp(min=_TINY)[:, None]
         founder = torch.where((place == step)[:, None], boxes[:, step], clusters.means[lane, place])

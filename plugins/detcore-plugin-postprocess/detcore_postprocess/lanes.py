@@ -1,6 +1,6 @@
 """Groups of boxes side by side, so that one tensor operation serves all of them.
 
-A *lane* is a row of boxes by descending score, equal ones by index. In eager mode each lane is one group,
+A *lane* is a row of boxes, mostly by descending score and equal ones by index. In eager mode each lane is one group,
 padded to the longest that it is worked on with; lanes of similar length go together, in portions of bounded size.
 The compiler needs fixed shapes: there a lane is an image, and methods compare the groups.
 """
@@ -49,6 +49,7 @@ def suppress_in_lanes(
     *,
     cells: int = CELLS,
     longest: int | None = None,
+    by_score: bool = True,
 ) -> Suppressed:
     """Runs a method on all groups. It gets safe values in padding, and scores of at least float32.
 
@@ -60,17 +61,14 @@ def suppress_in_lanes(
         valid: Rows that take part; all where None. Rows with a NaN do not.
         cells: Boxes that are worked on at once.
         longest: Most boxes of a group; worse ones take no part. In eager mode only.
+        by_score: Whether boxes come by descending score in their lane, or in their order.
     """
-    valid = takes_part(boxes, scores, valid)
-    if scores.dtype in (torch.float16, torch.bfloat16):
-        scores = scores.float()
-    boxes = torch.where(valid[..., None], boxes.to(scores.dtype), 0)
-    scores = torch.where(valid, scores, 0)
+    boxes, scores, valid = cleaned(boxes, scores, valid)
     if torch.compiler.is_compiling():
-        return _lane_per_image(method, boxes, scores, groups, valid)
+        return _lane_per_image(method, boxes, scores, groups, valid, by_score)
     flat_boxes, flat_scores, flat_valid = boxes.flatten(0, 1), scores.flatten(), valid.flatten()
     result, kept = flat_scores.clone(), torch.zeros_like(flat_valid)
-    for lanes in lanes_of(image_groups(groups).flatten(), flat_scores, flat_valid, cells, longest):
+    for lanes in lanes_of(image_groups(groups).flatten(), flat_scores, flat_valid, cells, longest, by_score):
         own = torch.where(lanes.valid[..., None], flat_boxes[lanes.rows], 0)
         left = method(own, torch.where(lanes.valid, flat_scores[lanes.rows], 0), None, lanes.valid)
         rows = lanes.rows[lanes.valid]
@@ -79,13 +77,27 @@ def suppress_in_lanes(
 
 
 def _lane_per_image(
-    method: LaneMethod, boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor
+    method: LaneMethod, boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, by_score: bool
 ) -> Suppressed:
+    if not by_score:
+        left = method(boxes, scores, groups, valid)
+        return left._replace(kept=left.kept & valid)
     order = scores.masked_fill(~valid, -1).argsort(dim=1, descending=True, stable=True)
     own = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     left = method(own, scores.gather(1, order), groups.gather(1, order), valid.gather(1, order))
     back = order.argsort(dim=1)
     return Suppressed(left.scores.gather(1, back), left.kept.gather(1, back) & valid)
+
+
+def cleaned(
+    boxes: Float[Tensor, "B T 4"], scores: Float[Tensor, "B T"], valid: Bool[Tensor, "B T"] | None
+) -> tuple[Float[Tensor, "B T 4"], Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """Boxes, scores of at least float32, and which rows take part; zeros in those that do not."""
+    valid = takes_part(boxes, scores, valid)
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()
+    boxes = torch.where(valid[..., None], boxes.to(scores.dtype), 0)
+    return boxes, torch.where(valid, scores, 0), valid
 
 
 def takes_part(boxes: Tensor, scores: Tensor, valid: Tensor | None) -> Bool[Tensor, "*S"]:
@@ -109,12 +121,14 @@ def lanes_of(
     valid: Bool[Tensor, "P"],
     cells: int = CELLS,
     longest: int | None = None,
+    by_score: bool = True,
 ) -> Iterator[Lanes]:
     """One lane per group, in portions of at most ``cells`` cells unless one group is larger."""
     rows = valid.nonzero().squeeze(1)
     if not len(rows):
         return
-    rows = rows[scores[rows].argsort(descending=True, stable=True)]
+    if by_score:
+        rows = rows[scores[rows].argsort(descending=True, stable=True)]
     rows = rows[groups[rows].argsort(stable=True)]
     _, counts = torch.unique_consecutive(groups[rows], return_counts=True)
     starts = counts.cumsum(0) - counts
@@ -147,7 +161,10 @@ def better_overlaps(
     Yields:
         Which boxes, and their IoU with the first E of the lane, E being the end of the slice.
     """
-    lanes, length = boxes.shape[:2]
+    length = boxes.shape[1]
+    lanes = (
+        1 if torch.compiler.is_compiling() else len(boxes)
+    )  # the compiler may not know the number of images
     step = max(1, PAIRS // max(1, lanes * length))
     place = torch.arange(length, device=boxes.device)
     for start in range(0, length, step):

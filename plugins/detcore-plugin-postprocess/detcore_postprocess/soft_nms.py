@@ -12,14 +12,11 @@ from torch import Tensor
 from detcore.boxes import aligned_overlap
 from detcore.component import wired
 from detcore_postprocess.interface import Suppressed, Suppression
-from detcore_postprocess.lanes import suppress_in_lanes
+from detcore_postprocess.lanes import cleaned, suppress_in_lanes
+from detcore_postprocess.soft_picks import DONE, ROUND, pick_best
 from detcore_postprocess.suppression import grown
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-#: Picks after which boxes that are done are left out of the work.
-ROUND = 32
-#: Score of boxes that are done.
-_DONE = -1.0
 
 
 class SoftNMS(Suppression):
@@ -31,11 +28,13 @@ class SoftNMS(Suppression):
        "naive" 0 from ``iou_threshold`` on, which is NMS but for boxes exactly at the threshold.
     3. Boxes below ``min_score`` are dropped.
 
-    Scores change on the way, so that the order of picks is not that of the scores given. Of equal ones the box
-    whose given score was higher is picked first, then the first. The reference leaves that open, and keeps an
-    image's best box even where it is below ``min_score``; here nothing below it is kept.
+    Scores change on the way, so that the order of picks is not that of the scores given. Of equal ones the first
+    is picked; the reference leaves that open. It also keeps an image's best box even where that is below
+    ``min_score``; here nothing below it is kept.
 
-    All groups advance together, one pick at a time: at most ``most`` picks, or the boxes of the largest group.
+    Where only the ``most`` best results of an image are asked for, there are as many steps, each of which works on
+    one group per image. Otherwise all groups advance together, and there are as many steps as the largest has
+    boxes. Under ``torch.export`` the steps are unrolled.
 
     Bodla et al., "Soft-NMS: Improving Object Detection With One Line of Code" (arXiv:1704.04503).
 
@@ -73,20 +72,24 @@ class SoftNMS(Suppression):
         valid: Bool[Tensor, "B T"] | None = None,
         most: int | None = None,
     ) -> Suppressed:
-        """See :class:`Suppression`. Beyond the ``most`` best of a group nothing is kept."""
+        """See :class:`Suppression`. Beyond the ``most`` best of an image nothing needs to be kept."""
+        boxes = grown(boxes, self.offset)
+        if most is not None and not torch.compiler.is_compiling():
+            boxes, scores, valid = cleaned(boxes, scores, valid)
+            return pick_best(boxes, scores, groups, valid, most, self._weight, self.min_score)
 
         def method(boxes: Tensor, scores: Tensor, groups: Tensor | None, valid: Tensor) -> Suppressed:
             picks = boxes.shape[1] if most is None else min(most, boxes.shape[1])
             return self._pick(boxes, scores, groups, valid, picks)
 
-        return suppress_in_lanes(method, grown(boxes, self.offset), scores, groups, valid)
+        return suppress_in_lanes(method, boxes, scores, groups, valid, by_score=False)
 
     def _pick(
         self, boxes: Tensor, scores: Tensor, groups: Tensor | None, valid: Tensor, picks: int
     ) -> Suppressed:
         """Up to ``picks`` results of each lane."""
-        final = torch.full_like(scores, _DONE)
-        left = _Left(boxes, self._alive(scores.masked_fill(~valid, _DONE)), groups, _slots(scores))
+        final = torch.full_like(scores, DONE)
+        left = _Left(boxes, self._alive(scores.masked_fill(~valid, DONE)), groups, _slots(scores))
         for step in range(picks):
             if step % ROUND == 0 and not torch.compiler.is_compiling():
                 left = left.compact()
@@ -99,12 +102,12 @@ class SoftNMS(Suppression):
             weight = self._weight(aligned_overlap(own, left.boxes))
             if left.groups is not None:
                 weight = torch.where(left.groups == left.groups.gather(1, at), weight, 1)
-            scores = torch.where(left.scores > _DONE, left.scores * weight, _DONE)
-            left = left._replace(scores=self._alive(scores.scatter(1, at, _DONE)))
-        return Suppressed(final.clamp(min=0), final > _DONE)
+            scores = torch.where(left.scores > DONE, left.scores * weight, DONE)
+            left = left._replace(scores=self._alive(scores.scatter(1, at, DONE)))
+        return Suppressed(final.clamp(min=0), final > DONE)
 
     def _alive(self, scores: Tensor) -> Tensor:
-        return scores.masked_fill(scores < self.min_score, _DONE)
+        return scores.masked_fill(scores < self.min_score, DONE)
 
     def _weight(self, overlaps: Float[Tensor, "R L"]) -> Float[Tensor, "R L"]:
         if self.method == "gaussian":
@@ -123,7 +126,7 @@ class _Left(NamedTuple):
 
     def compact(self) -> _Left:
         """Without boxes that are done, in the same order; lanes that have fewer than others are padded."""
-        alive = self.scores > _DONE
+        alive = self.scores > DONE
         width = int(alive.sum(1).amax()) if alive.numel() else 0
         if 4 * width > 3 * alive.shape[1]:
             return self

@@ -75,6 +75,8 @@ def nms_mask(
 
 def _one_call(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     """For the compiler: everything in one call. What is not valid has no extent, and so drops nothing."""
+    if boxes.shape[0] == 0:
+        return valid
     boxes = torch.where(valid[:, None], boxes, 0).double().clamp(-LIMIT, LIMIT)
     kept = nms(boxes + groups[:, None] * _distance(boxes), scores.double(), iou_threshold)
     return torch.zeros_like(valid).index_fill(0, kept, True) & valid

@@ -6,7 +6,7 @@ import pickle
 import detcore_postprocess
 import pytest
 import torch
-from detcore_postprocess import NMSPostprocess
+from detcore_postprocess import NMS, FastNMS, MatrixNMS, NMSPostprocess, SoftNMS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -229,13 +229,14 @@ class Exported(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")  # in torchvision
-def test_export(scene):
+@pytest.mark.parametrize("nms", [NMS, SoftNMS, FastNMS, MatrixNMS])
+def test_export(scene, nms):
     inputs = [
         (scores, boxes, torch.rand(2, 40), torch.rand(2, 40) > 0.2)
         for boxes, scores in (scene(seed, images=2) for seed in range(4))
     ]
     inputs.append((torch.zeros_like(inputs[0][0]), *inputs[0][1:]))  # nothing is found
-    module = Exported(NMSPostprocess(**OPTIONS))
+    module = Exported(NMSPostprocess(**{**OPTIONS, "max_per_img": 6}, nms=nms.spec()))
     program = torch.export.export(module, inputs[0]).module()
     for args in inputs:
         torch.testing.assert_close(program(*args), module(*args))
