@@ -10,9 +10,9 @@ from torch import Tensor
 
 from detcore.errors import ConfigError
 from detcore.serialize import build
-from detcore.structures import Assignment, ImageBatch, Priors, Targets
+from detcore.structures import ImageBatch, Priors, Targets
 from detcore.testing import goldens
-from detcore_mmdet.parity import losses
+from detcore_mmdet.parity import losses, samplers
 from detcore_mmdet.parity.result import Result
 from detcore_mmdet.parity.scenes import scene_of
 from detcore_mmdet.translation import translate
@@ -107,8 +107,12 @@ def _valid(priors: Priors, outputs: Mapping[str, Any], result: Result) -> None:
 def _coders(coder: Any, case: Case, result: Result) -> None:
     inputs, method = goldens.read(case, "inputs"), case["call"]["method"]
     boxes = inputs["bboxes"] if "bboxes" in inputs else torch.cat((inputs["points"], inputs["points"]), -1)
-    priors = Priors(boxes, torch.ones(boxes.shape[-2], 2))
+    strides = torch.as_tensor(inputs.get("stride", 1), dtype=torch.float32).reshape(-1, 1)
+    priors = Priors(boxes, strides.expand(boxes.shape[-2], 2))
     if "raises" in case:
+        return
+    if case["cls"] == "BucketingBBoxCoder":
+        _buckets(coder, priors, inputs, case, result)
         return
     (want,) = goldens.read(case, "outputs").values()
     if method == "encode":
@@ -123,6 +127,21 @@ def _coders(coder: Any, case: Case, result: Result) -> None:
         got = coder.encode(priors, coder.decode(priors, inputs["deltas"])).values
         atol = 3e-5
     result.compare("forward", method, got, want, rtol=1e-5, atol=atol)
+
+
+def _buckets(coder: Any, priors: Priors, inputs: Mapping[str, Any], case: Case, result: Result) -> None:
+    """Values and weights are halves of one tensor each here."""
+    outputs = goldens.read(case, "outputs")
+    if case["call"]["method"] == "encode":
+        values, weights = coder.encode(priors, inputs["gt_bboxes"])
+        got = dict(zip(("bucket_labels", "offsets"), values.chunk(2, -1), strict=True))
+        got |= dict(zip(("bucket_cls_weights", "offsets_weights"), weights.chunk(2, -1), strict=True))
+    else:
+        codes = torch.cat((inputs["cls_preds"], inputs["offset_preds"]), -1)
+        boxes = coder.decode(priors, codes, _sizes(case["call"].get("max_shape")))
+        got = {"bboxes": boxes, "loc_confidence": coder.confidence(codes)}
+    for name, want in outputs.items():
+        result.compare("forward", name, got[name], want, rtol=1e-5, atol=1e-4)
 
 
 def _sizes(shapes: Any) -> Tensor | None:
@@ -154,23 +173,6 @@ def _assigners(assigner: Any, case: Case, result: Result) -> None:
         result.compare("forward", "max_overlaps", assignment.quality[0], quality, rtol=1e-5, atol=1e-6)
 
 
-def _samplers(sampler: Any, case: Case, result: Result) -> None:
-    inputs, outputs = goldens.read(case, "inputs"), goldens.read(case, "outputs")
-    found = inputs["assign.gt_inds"]
-    if case["args"].get("add_gt_as_proposals", case["cls"] != "PseudoSampler"):  # the owner's business here
-        found = torch.cat((torch.arange(1, len(inputs["gt.bboxes"]) + 1), found))
-    quality = torch.zeros(1, len(found))
-    assignment = Assignment((found - 1).clamp(min=0)[None], found.clamp(max=1)[None].to(torch.int8), quality)
-    sample = sampler.sample(assignment, generator=torch.Generator().manual_seed(0))
-    if "pos_inds" in outputs:
-        for name, flags in (("pos_inds", sample.positive), ("neg_inds", sample.negative)):
-            got, want = set(flags[0].nonzero()[:, 0].tolist()), set(outputs[name].tolist())
-            result.count("forward", name, len(got ^ want), len(want))
-    else:
-        wrong = int(int(sample.positive.sum()) != outputs["num_expected_pos"])
-        result.count("forward", "number of positives", wrong, 1)
-
-
 # --------------------------------------------------------------------------------------------------- losses
 
 
@@ -190,6 +192,6 @@ _COMPARISONS: dict[str, Callable[[Any, Case, Result], None]] = {
     "priors": _priors,
     "coders": _coders,
     "assigners": _assigners,
-    "samplers": _samplers,
+    "samplers": samplers.compare_sampler,
     "losses": _losses,
 }
