@@ -21,7 +21,7 @@ from torch.utils import _pytree
 
 from detcore.errors import DataError, did_you_mean
 from detcore.masks import Masks
-from detcore.resampling import paste
+from detcore.resampling import paste, paste_whole_pixels
 
 
 @dataclass(frozen=True)
@@ -637,8 +637,12 @@ class Detections(_Structure):
         masks = torch.where(flip_x, self.masks.flip(-1), self.masks)
         return torch.where(flip_y, masks.flip(-2), masks)
 
-    def unpad(self) -> list[ImageDetections]:
+    def unpad(self, *, whole_pixels: bool = False) -> list[ImageDetections]:
         """One :class:`ImageDetections` per image, masks pasted into it. Synchronises with the device.
+
+        Args:
+            whole_pixels: Whether boxes are brought to whole pixels before masks are pasted into them, as
+                torchvision does, rather than masks placed exactly.
 
         Raises:
             ValueError: There are masks, but ``image_sizes`` is not set.
@@ -651,7 +655,8 @@ class Detections(_Structure):
         for i, kept in enumerate(self.valid):
             masks = None
             if self.masks is not None and self.image_sizes is not None:
-                masks = paste(self.masks[i][kept], self.boxes[i][kept], self.image_sizes[i].tolist())
+                put = paste_whole_pixels if whole_pixels else paste
+                masks = put(self.masks[i][kept], self.boxes[i][kept], self.image_sizes[i].tolist())
             found.append(
                 ImageDetections(self.boxes[i][kept], self.scores[i][kept], self.labels[i][kept], masks)
             )

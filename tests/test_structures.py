@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.utils import _pytree
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from detcore import structures
 from detcore.errors import DataError
@@ -471,6 +472,21 @@ def test_unpad_pastes_masks():
             assert torch.equal(
                 image.masks[j], pasted_by_grid_sample(masks[i, j], boxes[i, j], sizes[i].tolist())
             )
+
+
+def test_unpad_pastes_masks_into_whole_pixels_like_torchvision():
+    torch.manual_seed(0)
+    masks = torch.rand(1, 40, 14, 14)
+    corner = torch.rand(1, 40, 2) * 50 - torch.tensor([2.0, 5.0])
+    boxes = torch.cat((corner, corner + 6 + torch.rand(1, 40, 2) * 40), -1)
+    boxes[0, 0] = torch.tensor([90.0, 90.0, 99.0, 99.0])  # outside
+    ones = torch.ones(1, 40)
+    found = Detections(boxes, ones, ones.long(), ones.bool(), masks, torch.tensor([[50, 70]]))
+    (image,) = found.unpad(whole_pixels=True)
+    want = paste_masks_in_image(masks[0, 1:, None], boxes[0, 1:], (50, 70))[:, 0] >= 0.5
+    assert torch.equal(image.masks[1:], want)
+    assert not image.masks[0].any()
+    assert not torch.equal(image.masks, found.unpad()[0].masks)
 
 
 def pasted_by_grid_sample(mask, bounds, size):
