@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from detcore.cli import config_commands, list_commands, schema_command, show_command
 from detcore.cli.doctor.command import doctor
+from detcore.cli.scaffold.command import new_plugin
 
 
 class PluginGroup(TyperGroup):
@@ -79,5 +80,6 @@ app.command("list")(list_commands.list_components)
 app.command("recipes")(list_commands.list_recipes)
 app.command("doctor")(doctor)
 app.command("show")(show_command.show)
+app.command("new-plugin")(new_plugin)
 app.command("schema")(schema_command.schema)
 app.add_typer(config_commands.app, name="config")
