@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
@@ -68,20 +68,24 @@ class AssociativeEmbeddingLoss(Loss):
         weight: Tensor | None = None,
         avg_factor: Tensor | float | None = None,
         reduction: Reduction | None = None,
+        valid: Bool[Tensor, "B M"] | None = None,
     ) -> Tensor:
         """See :class:`~detcore.interfaces.Loss`; both terms together, for "none" [B].
 
         Args:
             pred: Embedding at the first (top left) corner of each object.
             target: Embedding at its second corner; gets a gradient too.
-            weight: Not 0 where there is an object; every row is one where None.
+            weight: Per image.
             avg_factor: Divisor of the sum in place of the number of images; for reduction "mean" only.
             reduction: Replaces the loss's own.
+            valid: Where there is an object; everywhere if None.
 
         Raises:
             ConfigError: Shapes that do not fit, or ``avg_factor`` with reduction "sum".
         """
-        pull, push = self.terms(pred, target, weight=weight, avg_factor=avg_factor, reduction=reduction)
+        pull, push = self.terms(
+            pred, target, weight=weight, avg_factor=avg_factor, reduction=reduction, valid=valid
+        )
         return pull + push
 
     def terms(
@@ -92,14 +96,17 @@ class AssociativeEmbeddingLoss(Loss):
         weight: Tensor | None = None,
         avg_factor: Tensor | float | None = None,
         reduction: Reduction | None = None,
+        valid: Bool[Tensor, "B M"] | None = None,
     ) -> EmbeddingTerms:
         """The two terms of :meth:`forward`, each reduced and weighted."""
         check_shapes(pred, target, _OWNER)
         first, second = upcast(pred), upcast(target)
-        valid = torch.ones_like(first, dtype=torch.bool)
+        valid = torch.ones_like(first, dtype=torch.bool) if valid is None else valid
+        check_shapes(pred, valid, _OWNER, "valid")
         if weight is not None:
-            valid = (align_weight(weight, first, _OWNER) != 0).expand(first.shape)
-            first, second = first.masked_fill(~valid, 0), second.masked_fill(~valid, 0)
+            weight = align_weight(upcast(weight), valid.any(1), _OWNER)
+            valid = valid & (weight != 0)[:, None]
+        first, second = first.masked_fill(~valid, 0), second.masked_fill(~valid, 0)
         count, mean = valid.sum(1), (first + second) / 2
         pull = (first - mean).square() + (second - mean).square()
         pull = (pull * valid).sum(1) / count.clamp(min=1)
@@ -109,7 +116,8 @@ class AssociativeEmbeddingLoss(Loss):
         push = (near * pairs).sum((1, 2)) / (count * (count - 1)).clamp(min=1)
         chosen = reduction or self.reduction
         pull, push = (
-            reduce_loss(term, avg_factor=avg_factor, reduction=chosen, owner=_OWNER) for term in (pull, push)
+            reduce_loss(term, weight=weight, avg_factor=avg_factor, reduction=chosen, owner=_OWNER)
+            for term in (pull, push)
         )
         return EmbeddingTerms(
             self.loss_weight * self.pull_weight * pull, self.loss_weight * self.push_weight * push

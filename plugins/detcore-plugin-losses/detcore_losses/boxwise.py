@@ -104,7 +104,7 @@ def _reduce(
     return loss.loss_weight * value
 
 
-def check_shapes(pred: Tensor, target: Tensor, owner: str) -> None:
+def check_shapes(pred: Tensor, target: Tensor, owner: str, name: str = "target") -> None:
     """Refuses targets of another shape, which would broadcast to a loss of every row with every other.
 
     Raises:
@@ -112,7 +112,7 @@ def check_shapes(pred: Tensor, target: Tensor, owner: str) -> None:
     """
     if pred.shape != target.shape:
         raise ConfigError(
-            f"target should have the shape of pred {list(pred.shape)}, got {list(target.shape)}", owner
+            f"{name} should have the shape of pred {list(pred.shape)}, got {list(target.shape)}", owner
         )
 
 

@@ -195,8 +195,8 @@ class _ValueLoss(torch.autograd.Function):
         ctx.save_for_backward(pred, target, weight)
         ctx.formula = formula
         loss = torch.empty(pred.shape, dtype=_dtype(pred), device=pred.device)
-        for part, *values in _parts(pred, target, weight):
-            loss.view(-1)[part] = _weighted(formula, *values)
+        for part, own, wanted, scale in _parts(pred, target, weight):
+            loss.view(-1)[part] = _weighted(formula, own, wanted, scale)
         return loss
 
     @staticmethod

@@ -140,14 +140,12 @@ class SeesawLoss(ClassificationLoss):
         present = labels < self.num_classes
         objectness = F.cross_entropy(rows[:, -2:], (~present).long(), reduction="none") * scale
         classes = self._of_classes(rows[:, :-2], labels, present) * scale
-        counts = (present.numel(), present.sum().clamp(min=1))
+        found = present.sum().clamp(min=1)
         terms = []
-        for term, count in zip((objectness, classes), counts, strict=True):
+        for term, count in ((objectness, max(len(labels), 1)), (classes, found)):
             divisor = count if reduction == "mean" and avg_factor is None else avg_factor
-            terms.append(
-                self.loss_weight
-                * finish(term.reshape(target.shape), present.numel(), divisor, reduction, _OWNER)
-            )
+            term = finish(term.reshape(target.shape), len(labels), divisor, reduction, _OWNER)
+            terms.append(self.loss_weight * term)
         return SeesawTerms(*terms)
 
     def _check(self, pred: Tensor, target: Tensor) -> None:

@@ -96,7 +96,6 @@ class VarifocalLoss(ClassificationLoss):
         return self.loss_weight * finish(loss, pred.numel(), avg_factor, reduction, _OWNER)
 
     def _per_value(self, x: Tensor, target: Tensor) -> Tensor:
-        entropy = terms.binary_entropy(x, target)
-        positive = entropy * target if self.iou_weighted else entropy
-        negative = terms.ScaledBackground(self.gamma, self.alpha).formula(x)
-        return torch.where(target > 0, positive, negative)
+        positive = target if self.iou_weighted else torch.ones_like(target)
+        negative = self.alpha * terms.power(x.sigmoid(), self.gamma)
+        return torch.where(target > 0, positive, negative) * terms.binary_entropy(x, target)

@@ -202,7 +202,7 @@ def test_dice_needs_rows():
 @pytest.fixture
 def embeddings():
     torch.manual_seed(9)
-    valid = torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]])
+    valid = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]]) > 0
     return torch.randn(4, 4), torch.randn(4, 4), valid
 
 
@@ -218,32 +218,37 @@ def one_image(first, second):
 def test_embeddings_image_by_image(embeddings):
     first, second, valid = embeddings
     loss = AssociativeEmbeddingLoss(pull_weight=0.3, push_weight=0.7)
-    pull, push = loss.terms(first, second, weight=valid, reduction="none")
+    pull, push = loss.terms(first, second, valid=valid, reduction="none")
     for i in range(4):
-        own = valid[i] > 0
+        own = valid[i]
         expected = one_image(first[i, own], second[i, own])
         torch.testing.assert_close(pull[i], 0.3 * expected[0])
         torch.testing.assert_close(push[i], torch.as_tensor(0.7 * expected[1]))
-    total = loss(first, second, weight=valid)
+    total = loss(first, second, valid=valid)
     torch.testing.assert_close(total, (pull + push).sum())
-    torch.testing.assert_close(loss(first, second, weight=valid, reduction="mean"), total / 4)
-    torch.testing.assert_close(loss(first, second, weight=valid, reduction="mean", avg_factor=2.0), total / 2)
+    torch.testing.assert_close(loss(first, second, valid=valid, reduction="mean"), total / 4)
+    torch.testing.assert_close(loss(first, second, valid=valid, reduction="mean", avg_factor=2.0), total / 2)
+    weight = torch.tensor([0.0, 1.0, 2.0, 0.5])
+    weighted = loss(first, second, valid=valid, weight=weight, reduction="none")
+    torch.testing.assert_close(weighted, weight * (pull + push))
     with pytest.raises(ValueError, match="avg_factor replaces the divisor of a mean"):
         loss(first, second, avg_factor=2.0)
+    with pytest.raises(ConfigError, match=r"valid should have the shape of pred \[4, 4\], got \[4\]"):
+        loss(first, second, valid=valid[0])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_padding_of_embeddings_does_not_matter(embeddings, bad):
     first, second, valid = embeddings
     loss = AssociativeEmbeddingLoss()
-    expected = loss(first, second, weight=valid)
-    leaves = [torch.where(valid > 0, values, bad).requires_grad_() for values in (first, second)]
-    value = loss(*leaves, weight=valid)
+    expected = loss(first, second, valid=valid)
+    leaves = [torch.where(valid, values, bad).requires_grad_() for values in (first, second)]
+    value = loss(*leaves, valid=valid)
     value.backward()
     torch.testing.assert_close(value.detach(), expected)
     for leaf in leaves:
         assert leaf.grad.isfinite().all()
-        assert not leaf.grad[valid == 0].any()
+        assert not leaf.grad[~valid].any()
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
@@ -256,8 +261,9 @@ def test_no_embeddings(shape):
 
 
 def test_gradcheck_of_embeddings(embeddings):
-    first, second, valid = (values.double() for values in embeddings)
+    first, second, valid = embeddings
     loss = AssociativeEmbeddingLoss()
     assert torch.autograd.gradcheck(
-        lambda a, b: loss(a, b, weight=valid), (first.requires_grad_(), second.requires_grad_())
+        lambda a, b: loss(a, b, valid=valid),
+        (first.double().requires_grad_(), second.double().requires_grad_()),
     )

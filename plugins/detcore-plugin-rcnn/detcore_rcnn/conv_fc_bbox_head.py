@@ -97,7 +97,7 @@ class ConvFCBBoxHead(BBoxHead):
         self.with_avg_pool = with_avg_pool
         self.num_boxes = 1 if reg_class_agnostic else num_classes
         self.bbox_coder = make(bbox_coder)
-        self.loss_cls = make(loss_cls)
+        self.loss_cls = make(loss_cls, num_classes=num_classes)
         self.loss_bbox = make(loss_bbox)
         self.compares_boxes = dense.compares_boxes(self.loss_bbox, reg_decoded_bbox)
 

@@ -99,7 +99,7 @@ class RPNHead(ProposalHead):
         self.assigner = make(assigner)
         self.sampler = make(sampler)
         self.bbox_coder = make(bbox_coder)
-        self.loss_cls = make(loss_cls)
+        self.loss_cls = make(loss_cls, num_classes=1)
         self.loss_bbox = make(loss_bbox)
         self.train_postprocess = make(train_postprocess)
         self.postprocess = make(postprocess)
@@ -154,7 +154,12 @@ class RPNHead(ProposalHead):
             assignment, sample, targets,
             num_classes=1, pos_weight=self.pos_weight, subsampled=self.sampler.subsamples,
         )  # fmt: skip
-        loss_cls = dense.classification_loss(self.loss_cls, output.logits, wanted, dense.level_counts(priors))
+        quality = dense.localization_quality(
+            self.loss_cls, output.codes, priors, wanted.positives, self.bbox_coder
+        )
+        loss_cls = dense.classification_loss(
+            self.loss_cls, output.logits, wanted, dense.level_counts(priors), quality
+        )
         loss_bbox = dense.box_loss(
             self.loss_bbox, output.codes, priors, wanted.positives, self.bbox_coder,
             wanted.count, on_boxes=self.compares_boxes,

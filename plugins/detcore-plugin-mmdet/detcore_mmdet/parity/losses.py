@@ -58,7 +58,8 @@ def outcomes(loss: Any, case: Case) -> Iterator[Outcome]:
         What it gives, beside the reference's values; nothing where the reference raises.
     """
     inputs, outputs = goldens.read(case, "inputs"), goldens.read(case, "outputs")
-    return _CALLS.get(case["cls"], _usual)(loss, case, inputs, outputs)
+    call: Callable[..., Iterator[Outcome]] = _CALLS.get(case["cls"], _usual)
+    return call(loss, case, inputs, outputs)
 
 
 def _keywords(case: Case) -> dict[str, Any]:
@@ -112,13 +113,13 @@ def _embeddings(loss: Any, case: Case, inputs: Any, outputs: Any) -> Iterator[Ou
     leaves = [inputs[name].clone().requires_grad_() for name in ("pred", "target")]
     matches = case["call"]["match"]
     most = max(map(len, matches))
-    weight = torch.tensor([[float(k < len(image)) for k in range(most)] for image in matches])
+    valid = torch.tensor([[k < len(image) for k in range(most)] for image in matches])
     corners = []
     for side, leaf in enumerate(leaves):
         places = [[image[k][side] if k < len(image) else [0, 0] for k in range(most)] for image in matches]
         y, x = torch.tensor(places).unbind(-1)
         corners.append(leaf[torch.arange(len(matches))[:, None], 0, y, x])
-    pull, push = loss.terms(*corners, weight=weight)
+    pull, push = loss.terms(*corners, valid=valid)
     (pull + push).backward()
     yield Outcome("loss", "pull", pull.detach(), torch.as_tensor(outputs["pull"]))
     yield Outcome("loss", "push", push.detach(), torch.as_tensor(outputs["push"]))
@@ -135,7 +136,9 @@ def _seesaw(loss: Any, case: Case, inputs: Any, outputs: Any) -> Iterator[Outcom
         for step, (pred, labels) in enumerate(zip(inputs["preds"], inputs["labels"], strict=True)):
             terms = torch.stack(loss.terms(pred.requires_grad_(), labels))
             yield Outcome("loss", f"terms {step}", terms.detach(), outputs["obj_cls"][step])
-            yield Outcome("loss", f"cum_samples {step}", loss.cum_samples.clone(), outputs["cum_samples"][step])
+            yield Outcome(
+                "loss", f"cum_samples {step}", loss.cum_samples.clone(), outputs["cum_samples"][step]
+            )
     else:
         leaf, labels = inputs["pred"].clone().requires_grad_(), inputs["label"]
         keywords = {**_keywords(case), "weight": inputs.get("label_weights")}
