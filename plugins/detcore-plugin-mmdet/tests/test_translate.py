@@ -70,7 +70,7 @@ def test_every_option_is_translated_or_reported(retinanet):
 def test_all_problems_at_once(retinanet):
     retinanet["backbone"] = {"type": "HourglassNet", "num_stacks": 2}
     retinanet["neck"]["conv_cfg"] = {"type": "DCN"}
-    retinanet["bbox_head"]["loss_cls"] = {"type": "AssociativeEmbeddingLoss", "pull_weight": 1}
+    retinanet["bbox_head"]["loss_cls"] = {"type": "MadeUpLoss", "weight": 1}
     retinanet["test_cfg"]["nms"]["type"] = "made_up_nms"
     with pytest.raises(TranslationError) as raised:
         translate(retinanet)
@@ -94,6 +94,40 @@ def test_unknown_detector_names_all_that_is_missing():
         translate(config)
     paths = [problem.path for problem in raised.value.problems]
     assert paths == ["type", "backbone.type", "roi_head.type", "roi_head.mask_head.type"]
+
+
+@pytest.mark.parametrize(
+    ("nms", "expected"),
+    [
+        ({"type": "nms", "iou_threshold": 0.6, "split_thr": 1}, {"iou_threshold": 0.6}),
+        (
+            {"type": "nms", "iou_thr": 0.4, "class_agnostic": True},
+            {"iou_threshold": 0.4, "class_agnostic": True},
+        ),
+        ({"iou_threshold": 0.6, "max_num": 7}, {"iou_threshold": 0.6, "max_per_img": 7}),
+        (
+            {"type": "nms", "iou_threshold": 0.6, "offset": 1, "score_threshold": 0.2},
+            {"iou_threshold": 0.6, "nms": {"type": "NMS", "offset": 1, "score_threshold": 0.2}},
+        ),
+        ({"type": "soft_nms"}, {"iou_threshold": 0.3, "nms": {"type": "SoftNMS"}}),
+        (
+            {"type": "soft_nms", "iou_threshold": 0.5, "method": "gaussian", "sigma": 0.4, "min_score": 0.05},
+            {
+                "iou_threshold": 0.5,
+                "nms": {"type": "SoftNMS", "method": "gaussian", "sigma": 0.4, "min_score": 0.05},
+            },
+        ),
+    ],
+)
+def test_suppression(retinanet, nms, expected):
+    retinanet["test_cfg"]["nms"] = nms
+    post = translate(retinanet)["head"]["postprocess"]
+    stated = {name: post[name] for name in ("iou_threshold", "class_agnostic", "nms") if name in post}
+    assert {**stated, **{n: post[n] for n in expected}} == expected
+    assert build(post, kind="postprocess").nms.iou_threshold == expected["iou_threshold"]
+    retinanet["test_cfg"]["nms"] = {**nms, "made_up": 7}
+    with pytest.raises(TranslationError, match="made_up"):
+        translate(retinanet)
 
 
 def test_two_stages():
