@@ -21,11 +21,13 @@ class Scene(NamedTuple):
         priors: N priors.
         targets: One image.
         predictions: Where there are any.
+        batch: Where the image's size is known.
     """
 
     priors: Priors
     targets: Targets
     predictions: Predictions | None = None
+    batch: ImageBatch | None = None
 
 
 def scene_of(case: Case, inputs: Mapping[str, Tensor]) -> Scene:
@@ -37,7 +39,28 @@ def scene_of(case: Case, inputs: Mapping[str, Tensor]) -> Scene:
     """
     targets = _targets(inputs)
     priors, predictions = _SCENES.get(case["cls"], _ordinary)(case, inputs)
-    return Scene(priors, targets, predictions)
+    size = (case.get("call") or {}).get("img_meta", {}).get("img_shape")
+    batch = ImageBatch.of(torch.zeros(1, 3, *size)) if size else None
+    return Scene(priors, targets, predictions, batch)
+
+
+def quality_of(outputs: Mapping[str, Tensor]) -> Tensor:
+    """What the reference records as quality: overlaps, or the soft labels that its head makes of a metric.
+
+    Object by object, the highest metric becomes the highest overlap.
+
+    Args:
+        outputs: The outputs of a case.
+    """
+    overlaps = outputs["max_overlaps"].clamp(min=0)
+    if "assign_metrics" not in outputs:
+        return overlaps
+    metric, found = outputs["assign_metrics"], outputs["gt_inds"]
+    result = torch.zeros_like(overlaps)
+    for gt in found[found > 0].unique():
+        mine = found == gt
+        result[mine] = metric[mine] / (metric[mine].max() + 10e-8) * overlaps[mine].max()
+    return result
 
 
 _Made = tuple[Priors, Predictions | None]
@@ -107,10 +130,38 @@ def _decoded(case: Case, inputs: Mapping[str, Tensor]) -> _Made:
     return Priors(boxes, torch.ones(len(boxes), 2)), predicted
 
 
+def _scored(case: Case, inputs: Mapping[str, Tensor]) -> _Made:
+    """Scores that are probabilities; the logits are not to be looked at."""
+    priors, predictions = _predicted_points(case, inputs)
+    if case["cls"] == "TaskAlignedAssigner":
+        priors = _ordinary(case, {"pred.priors": inputs["pred.priors"]})[0]
+    scores = predictions.logits
+    return priors, predictions.replace(logits=torch.full_like(scores, torch.nan), scores=scores)
+
+
+def _predicted_points(case: Case, inputs: Mapping[str, Tensor]) -> tuple[Priors, Predictions]:
+    """Rows of (x, y, stride, stride)."""
+    points, strides = inputs["pred.priors"][:, :2], inputs["pred.priors"][:, 2:]
+    predicted = Predictions(inputs["pred.scores"][None], inputs["pred.bboxes"][None])
+    return Priors(points.repeat(1, 2), strides), predicted
+
+
+def _queries(case: Case, inputs: Mapping[str, Tensor]) -> _Made:
+    """Predictions alone."""
+    boxes = inputs["pred.bboxes"]
+    predicted = Predictions(inputs["pred.scores"][None], boxes[None])
+    return Priors(torch.zeros_like(boxes), torch.ones(len(boxes), 2)), predicted
+
+
 _SCENES: dict[str, Callable[[Case, Mapping[str, Tensor]], _Made]] = {
     "ApproxMaxIoUAssigner": _approxs,
+    "DynamicSoftLabelAssigner": _predicted_points,
     "GridAssigner": _cells,
+    "HungarianAssigner": _queries,
+    "HungarianAssigner.match_costs": _queries,
     "PointAssigner": _points,
     "RegionAssigner": _regions,
+    "SimOTAAssigner": _scored,
+    "TaskAlignedAssigner": _scored,
     "UniformAssigner": _decoded,
 }

@@ -14,13 +14,13 @@ from detcore.structures import ImageBatch, Priors, Targets
 from detcore.testing import goldens
 from detcore_mmdet.parity import losses, samplers
 from detcore_mmdet.parity.result import Result
-from detcore_mmdet.parity.scenes import scene_of
+from detcore_mmdet.parity.scenes import quality_of, scene_of
 from detcore_mmdet.translation import translate
 
 #: Families of goldens that are components, and what compares them.
 FAMILIES = ("priors", "coders", "assigners", "samplers", "losses")
 #: What the reference takes per call, and a component here as a parameter.
-_CALL_PARAMETERS = ("max_dis", "eps", "wh_ratio_clip", "ignore_index")
+_CALL_PARAMETERS = ("max_dis", "eps", "wh_ratio_clip", "ignore_index", "alpha", "beta")
 Case = Mapping[str, Any]
 
 #: Cases that are not to be equal, with the decision.
@@ -169,7 +169,7 @@ def _assigners(assigner: Any, case: Case, result: Result) -> None:
     got = torch.where(state == 1, index + 1, state)
     result.count("forward", "gt_inds", int((got != outputs["gt_inds"]).sum()), len(got))
     if outputs.get("max_overlaps") is not None and len(outputs["max_overlaps"]) == len(got):
-        quality = outputs["max_overlaps"].clamp(min=0)
+        quality = quality_of(outputs)
         result.compare("forward", "max_overlaps", assignment.quality[0], quality, rtol=1e-5, atol=1e-6)
 
 
