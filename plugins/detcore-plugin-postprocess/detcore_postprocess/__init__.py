@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detcore_postprocess.augmented import AugmentedDetector, scaled
     from detcore_postprocess.candidates import Candidates, select_candidates
     from detcore_postprocess.clusters import nms_match
     from detcore_postprocess.fast_nms import FastNMS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NMS",
+    "AugmentedDetector",
     "Candidates",
     "FastNMS",
     "MatrixNMS",
@@ -53,12 +55,15 @@ __all__ = [
     "multiclass_nms",
     "nms_mask",
     "nms_match",
+    "scaled",
     "select_candidates",
     "to_detections",
     "weighted_boxes_fusion",
 ]
 
 _HOME = {
+    "AugmentedDetector": "augmented",
+    "scaled": "augmented",
     "Candidates": "candidates",
     "FastNMS": "fast_nms",
     "MatrixNMS": "matrix_nms",
