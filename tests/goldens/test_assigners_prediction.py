@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from detcore_mmdet.parity.scenes import quality_of, scene_of
 from detcore_mmdet.translation import translate
 
 from detcore.boxes import contains
 from detcore.serialize import build
-from detcore.structures import ImageBatch, Predictions, Priors, Targets
 from detcore.testing.goldens import missing, read, task_cases
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -32,26 +32,6 @@ def assigner_of(case, **changes):
     return build({**translate({"type": name, **case["args"], **powers}), **changes})
 
 
-def structures(case):
-    """Priors, ground truth, predictions and image of a case."""
-    inputs = read(case, "inputs")
-    boxes, given = inputs["pred.bboxes"], inputs["pred.scores"][None]
-    rows = inputs.get("pred.priors", torch.zeros(len(boxes), 4))
-    if case["cls"] in ("SimOTAAssigner", "DynamicSoftLabelAssigner"):  # (x, y, stride, stride)
-        priors = Priors(rows[:, [0, 1, 0, 1]], rows[:, 2:])
-    else:
-        priors = Priors(rows, torch.ones(len(rows), 2))
-    scores = given if case["cls"] in ("SimOTAAssigner", "TaskAlignedAssigner") else None
-    logits = given if scores is None else torch.full_like(given, torch.nan)  # not to be looked at
-    size = (case.get("call") or {}).get("img_meta", {}).get("img_shape", (240, 320))
-    return (
-        priors,
-        Targets.stack([{"boxes": inputs["gt.bboxes"], "labels": inputs["gt.labels"]}]),
-        Predictions(logits, boxes[None], scores=scores),
-        ImageBatch.of(torch.zeros(1, 3, 256, 352), sizes=[tuple(size)]),
-    )
-
-
 def check(assignment, targets, outputs):
     """Our tensors in the reference's words: gt_inds is 0 or i + 1."""
     state, index = assignment.state[0].long(), assignment.gt_index[0]
@@ -65,7 +45,7 @@ def near(actual, expected):
 
 @pytest.mark.parametrize("case", cases("SimOTAAssigner", "DynamicSoftLabelAssigner"))
 def test_dynamic_k(case):
-    priors, targets, predictions, _ = structures(case)
+    priors, targets, predictions, _ = scene_of(case, read(case, "inputs"))
     assignment, outputs = assigner_of(case).assign(priors, targets, predictions), read(case, "outputs")
     check(assignment, targets, outputs)
     near(assignment.quality[0], outputs["max_overlaps"].clamp(min=0))
@@ -74,7 +54,7 @@ def test_dynamic_k(case):
 @pytest.mark.parametrize("case", cases("SimOTAAssigner", "DynamicSoftLabelAssigner"))
 def test_dynamic_k_without_the_quirks(case):
     """Our defaults give other numbers only where in the reference objects take priors far from them."""
-    priors, targets, predictions, _ = structures(case)
+    priors, targets, predictions, _ = scene_of(case, read(case, "inputs"))
     outputs = read(case, "outputs")
     assigner = assigner_of(case, match_outside=False, ignore_regions=True)
 
@@ -97,28 +77,19 @@ def test_dynamic_k_without_the_quirks(case):
 
 @pytest.mark.parametrize("case", cases("TaskAlignedAssigner"))
 def test_task_aligned(case):
-    priors, targets, predictions, _ = structures(case)
+    priors, targets, predictions, _ = scene_of(case, read(case, "inputs"))
     outputs = read(case, "outputs")
     iou, metric = outputs["max_overlaps"].clamp(min=0), outputs["assign_metrics"]
-    for name, expected in (("iou", iou), ("metric", metric), ("soft_label", soft_labels(outputs))):
+    for name, expected in (("iou", iou), ("metric", metric), ("soft_label", quality_of(outputs))):
         assignment = assigner_of(case, quality=name).assign(priors, targets, predictions)
         check(assignment, targets, outputs)
         near(assignment.quality[0], expected)
 
 
-def soft_labels(outputs):
-    """What the reference's head makes of the metric: object by object, its highest becomes the highest IoU."""
-    result, found = torch.zeros_like(outputs["assign_metrics"]), outputs["gt_inds"]
-    for gt in found[found > 0].unique():
-        metric, iou = outputs["assign_metrics"][found == gt], outputs["max_overlaps"][found == gt]
-        result[found == gt] = metric / (metric.max() + 10e-8) * iou.max()
-    return result
-
-
 @pytest.mark.parametrize("case", cases("TaskAlignedAssigner"))
 def test_task_aligned_without_the_quirks(case):
     """Soft labels of ours reach the highest IoU, however small the metric is."""
-    priors, targets, predictions, _ = structures(case)
+    priors, targets, predictions, _ = scene_of(case, read(case, "inputs"))
     assignment = assigner_of(case, eps=0.0, ignore_regions=True).assign(priors, targets, predictions)
     outputs = read(case, "outputs")
     check(assignment, targets, outputs)
@@ -130,7 +101,7 @@ def test_task_aligned_without_the_quirks(case):
 @pytest.mark.parametrize("quirks", [True, False])
 @pytest.mark.parametrize("case", cases("HungarianAssigner"))
 def test_hungarian(case, quirks):
-    priors, targets, predictions, batch = structures(case)
+    priors, targets, predictions, batch = scene_of(case, read(case, "inputs"))
     assigner = assigner_of(case) if quirks else assigner_of(case, ignore_iof_thr=0.5)
     assert assigner.needs == {"logits", "boxes", "batch"}
     check(assigner.assign(priors, targets, predictions, batch), targets, read(case, "outputs"))
@@ -138,7 +109,7 @@ def test_hungarian(case, quirks):
 
 @pytest.mark.parametrize("case", cases("HungarianAssigner.match_costs"))
 def test_match_costs(case):
-    _, targets, predictions, batch = structures(case)
+    _, targets, predictions, batch = scene_of(case, read(case, "inputs"))
     outputs = read(case, "outputs")
     costs = [part.cost(predictions, targets, batch)[0] for part in assigner_of(case).match_costs]
     for cost, expected in zip(costs, outputs["costs"], strict=True):
