@@ -52,7 +52,7 @@ def code_once(coder: BBoxCoder, trial: Trial) -> Any:
     return encoded, coder.decode(priors, _codes(trial, coder, len(priors)))
 
 
-@check(BBoxCoder)
+@check(BBoxCoder, compares=True)
 def coder_inverts(trial: Trial) -> None:
     """Decoding the codes of boxes near their priors gives the boxes."""
     coder = trial.component()
@@ -141,7 +141,7 @@ def coder_survives_boxes_without_extent(trial: Trial) -> None:
     trial.finite(coder.decode(priors, _codes(trial, coder, 4)), "the box")
 
 
-@check(BBoxCoder)
+@check(BBoxCoder, compares=True)
 def coder_clips(trial: Trial) -> None:
     """With ``sizes``, boxes lie in the image, per image where there are several."""
     coder = trial.component()
@@ -158,7 +158,7 @@ def coder_clips(trial: Trial) -> None:
     trial.same(single, boxes[1], "the second image's boxes alone")
 
 
-@check(BBoxCoder)
+@check(BBoxCoder, compares=True)
 def coder_gradients_are_right(trial: Trial) -> None:
     """The gradient of ``decode`` is that of finite differences."""
     coder = trial.component()
@@ -196,7 +196,7 @@ def coder_keeps_float64(trial: Trial) -> None:
     trial.require(boxes.dtype == torch.float64, f"boxes are {boxes.dtype}")
 
 
-@check(BBoxCoder)
+@check(BBoxCoder, compares=True)
 def coder_takes_half_precision(trial: Trial) -> None:
     """Codes in bfloat16 give the boxes of float32, as far as they can be told apart."""
     coder = trial.component()

@@ -99,7 +99,7 @@ def dataset_items_depend_on_their_index(trial: Trial) -> None:
         trial.same(again, forwards[index], f"item {index} read in reverse order", rtol=0, atol=0)
 
 
-@check(Dataset)
+@check(Dataset, compares=True)
 def dataset_items_are_fresh(trial: Trial) -> None:
     """Writing to an item does not change the dataset."""
     dataset = trial.component()

@@ -202,7 +202,7 @@ def dense_head_positives_answer_for_objects(trial: Trial) -> None:
     trial.require(~assignment.positive | answers, "a positive answers for no object", assignment.gt_index)
 
 
-@check(DenseHead)
+@check(DenseHead, compares=True)
 def dense_head_takes_an_assignment(trial: Trial) -> None:
     """``loss`` takes an assignment in place of its own, and its own gives the same."""
     head = _head(trial).eval()

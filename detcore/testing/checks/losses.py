@@ -143,7 +143,7 @@ def loss_of_nothing_is_zero(trial: Trial) -> None:
     trial.finite(gradient, "the gradient")
 
 
-@check(Loss, cases=("mean", "none"))
+@check(Loss, cases=("mean", "none"), compares=True)
 def loss_weight_zero_hides_rows(trial: Trial) -> None:
     """Rows of weight 0 contribute neither value nor gradient, whatever they hold."""
     loss = trial.component()
@@ -226,7 +226,7 @@ def loss_sum_takes_no_avg_factor(trial: Trial) -> None:
     trial.fail("it is accepted")
 
 
-@check(Loss)
+@check(Loss, compares=True)
 def loss_weight_is_a_factor(trial: Trial) -> None:
     """``loss_weight`` multiplies the result."""
     loss = trial.component()
@@ -249,11 +249,12 @@ def loss_rows_are_independent(trial: Trial) -> None:
     order = torch.randperm(rows, generator=trial.generator())
     moved = {k: v[order] if isinstance(v, Tensor) and len(v) == rows else v for k, v in inputs.items()}
     trial.same(trial.component()(**moved, reduction="none"), every[order], "rows in another order")
-    half = {k: v[: rows // 2] if isinstance(v, Tensor) and len(v) == rows else v for k, v in inputs.items()}
-    trial.same(trial.component()(**half, reduction="none"), every[: rows // 2], "half of the rows")
+    for i in (0, rows // 2, rows - 1):
+        one = {k: v[i : i + 1] if isinstance(v, Tensor) and len(v) == rows else v for k, v in inputs.items()}
+        trial.same(trial.component()(**one, reduction="none"), every[i : i + 1], f"row {i} alone")
 
 
-@check(Loss)
+@check(Loss, compares=True)
 def loss_gradient_is_right(trial: Trial) -> None:
     """The gradient is that of finite differences, in float64."""
     if trial.subject.inputs.get("gradcheck") is False:
@@ -278,7 +279,7 @@ def loss_gradient_is_right(trial: Trial) -> None:
         trial.fail(str(error).splitlines()[0])
 
 
-@check(Loss, cases=("bfloat16", "float16"))
+@check(Loss, cases=("bfloat16", "float16"), compares=True)
 def loss_takes_half_precision(trial: Trial) -> None:
     """Predictions in half precision give a finite value near that of float32."""
     loss = trial.component()
@@ -334,14 +335,17 @@ def box_loss_survives_odd_boxes(trial: Trial) -> None:
     trial.finite(gradient, "the gradient")
 
 
-@check(BoxLoss)
+@check(BoxLoss, cases=("0.02", "0.25", "1"), compares=True)
 def box_loss_prefers_the_target(trial: Trial) -> None:
     """No prediction has a smaller loss than the target itself."""
-    loss = trial.component()
+    loss = _additive(trial)
     inputs = inputs_of(trial, loss)
-    best = loss(inputs["target"], inputs["target"], reduction="mean")
-    other = loss(inputs["pred"], inputs["target"], reduction="mean")
-    trial.require(bool(best <= other + 1e-6), f"{best.item()} for the target, {other.item()} elsewhere")
+    target = inputs["target"]
+    other = target + float(trial.case) * (inputs["pred"] - target)
+    at_target, elsewhere = (
+        loss(pred, target, reduction="none").reshape(len(target), -1).sum(1) for pred in (target, other)
+    )
+    trial.require(at_target <= elsewhere + 1e-6, "it is smaller elsewhere", elsewhere - at_target)
 
 
 # ------------------------------------------------------------------------------------------------ classes
