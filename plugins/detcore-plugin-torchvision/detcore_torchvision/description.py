@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
 from torchvision.models.detection import FCOS, FasterRCNN, KeypointRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
@@ -34,7 +34,7 @@ class Description:
     notes: tuple[Problem, ...]
 
 
-def describe(model: nn.Module) -> Description:
+def describe(model: Any) -> Description:
     """The configuration of a model; its weights are not looked at.
 
     Args:

@@ -20,7 +20,7 @@ from detcore_torchvision.problems import Findings
 _SMOOTH_L1 = {"type": "SmoothL1Loss", "beta": 1 / 9}
 
 
-def anchors_of(path: str, generator: nn.Module, findings: Findings) -> Config:
+def anchors_of(path: str, generator: Any, findings: Findings) -> Config:
     """The prior generator."""
     if not findings.is_a(path, generator, AnchorGenerator):
         return {}
@@ -69,7 +69,7 @@ def _sampler_of(sampler: Any) -> Config:
 # ------------------------------------------------------------------------------------------------- RetinaNet
 
 
-def retina_head_of(model: nn.Module, findings: Findings) -> Config:
+def retina_head_of(model: Any, findings: Findings) -> Config:
     """The dense head of a RetinaNet."""
     head = model.head
     if not findings.is_a("head", head, RetinaNetHead):
@@ -170,7 +170,7 @@ def roi_head_of(heads: Any, findings: Findings) -> Config:
     return config
 
 
-def _extractor_of(path: str, pool: nn.Module, findings: Findings) -> Config:
+def _extractor_of(path: str, pool: Any, findings: Findings) -> Config:
     if not findings.is_a(path, pool, MultiScaleRoIAlign):
         return {}
     names = [str(name) for name in pool.featmap_names]

@@ -99,7 +99,7 @@ def _softmax(tensor: Tensor, labels: list[int], anchors: int) -> Tensor:
 
 
 def _boxes(tensor: Tensor, labels: list[int], anchors: int) -> Tensor:
-    return tensor.unflatten(0, (-1, 4))[labels].flatten(0, 1)
+    return tensor.reshape(-1, 4, *tensor.shape[1:])[labels].flatten(0, 1)
 
 
 def _masks(tensor: Tensor, labels: list[int], anchors: int) -> Tensor:
@@ -107,7 +107,7 @@ def _masks(tensor: Tensor, labels: list[int], anchors: int) -> Tensor:
 
 
 def _per_anchor(tensor: Tensor, labels: list[int], anchors: int) -> Tensor:
-    return tensor.unflatten(0, (anchors, -1))[:, labels].flatten(0, 1)
+    return tensor.reshape(anchors, -1, *tensor.shape[1:])[:, labels].flatten(0, 1)
 
 
 _CONVERSIONS = {

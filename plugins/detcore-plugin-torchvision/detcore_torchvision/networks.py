@@ -27,7 +27,7 @@ _DEPTHS = {
 _EPS = 1e-5
 
 
-def preprocessor_of(transform: nn.Module, findings: Findings) -> Config:
+def preprocessor_of(transform: Any, findings: Findings) -> Config:
     """Normalisation, resizing, padding."""
     if not findings.is_a("transform", transform, GeneralizedRCNNTransform):
         return {}
@@ -51,7 +51,7 @@ def preprocessor_of(transform: nn.Module, findings: Findings) -> Config:
 # ------------------------------------------------------------------------------------------------- backbone
 
 
-def backbone_of(model: nn.Module, findings: Findings) -> tuple[Config, Config]:
+def backbone_of(model: Any, findings: Findings) -> tuple[Config, Config]:
     """Backbone and neck."""
     backbone = model.backbone
     if not findings.is_a("backbone", backbone, BackboneWithFPN):
@@ -133,7 +133,7 @@ def _weights_trained(part: nn.Module) -> list[bool]:
 # ------------------------------------------------------------------------------------------------------ neck
 
 
-def _neck_of(fpn: nn.Module, findings: Findings) -> Config:
+def _neck_of(fpn: Any, findings: Findings) -> Config:
     outer: Any = fpn.layer_blocks
     levels, extra = len(outer), fpn.extra_blocks
     config: Config = {"type": "FPN", "out_channels": outer[0][0].out_channels, "num_outs": levels}

@@ -32,7 +32,7 @@ _OTHERS = (
     ("head.classification_head.module_list.", MISSING["SSD"]),
     ("roi_heads.keypoint_head.", MISSING["KeypointRCNN"]),
 )
-_RESNETS = {
+_RESNETS: dict[tuple[int, ...], str] = {
     (2, 2, 2, 2, 2): "resnet18",
     (3, 4, 6, 3, 2): "resnet34",
     (3, 4, 6, 3, 3): "resnet50",
@@ -49,7 +49,7 @@ def is_detector(names: Mapping[str, Any]) -> bool:
     return any(name.startswith("backbone.fpn.") for name in names)
 
 
-def skeleton_of(weights: Mapping[str, Tensor], *, frozen_bn_eps: float | None = None) -> nn.Module:
+def skeleton_of(weights: Mapping[str, Tensor], *, frozen_bn_eps: float | None = None) -> Any:
     """A model without storage that these weights fit.
 
     Args:
@@ -85,7 +85,8 @@ def _backbone(names: Mapping[str, tuple[int, ...]], frozen_bn_eps: float | None)
     counts = tuple(
         len({n.split(".")[3] for n in names if n.startswith(f"{body}.layer{i}.")}) for i in range(1, 5)
     )
-    name = _RESNETS.get((*counts, 3 if f"{body}.layer1.0.conv3.weight" in names else 2))
+    key: tuple[int, ...] = (*counts, 3 if f"{body}.layer1.0.conv3.weight" in names else 2)
+    name = _RESNETS.get(key)
     if name is None or names[f"{body}.layer1.0.conv2.weight"][:2] != (64, 64):
         raise TorchvisionImportError(
             f"backbone.body has stages of {list(counts)} blocks, or groups: it is no ResNet that detcore has"
@@ -93,8 +94,8 @@ def _backbone(names: Mapping[str, tuple[int, ...]], frozen_bn_eps: float | None)
     frozen = frozen_bn_eps is not None or f"{body}.bn1.num_batches_tracked" not in names
     norm = partial(FrozenBatchNorm2d, eps=1e-5 if frozen_bn_eps is None else frozen_bn_eps)
     network = getattr(resnet, name)(norm_layer=norm if frozen else nn.BatchNorm2d)
-    for key, parameter in network.named_parameters():
-        parameter.requires_grad_(key.startswith(_TRAINED))
+    for path, parameter in network.named_parameters():
+        parameter.requires_grad_(path.startswith(_TRAINED))
     inner = sorted(
         {int(found[1]) for n in names if (found := re.match(r"backbone\.fpn\.inner_blocks\.(\d+)\.", n))}
     )
@@ -109,7 +110,7 @@ def _backbone(names: Mapping[str, tuple[int, ...]], frozen_bn_eps: float | None)
 
 def _retinanet(
     names: Mapping[str, tuple[int, ...]], backbone: BackboneWithFPN, outputs: int, anchors: int
-) -> RetinaNet:
+) -> Any:
     if anchors != 9:
         raise TorchvisionImportError(
             f"the weights are for {anchors} anchors in a cell, not the usual 9, so that they do not tell which: "
@@ -123,7 +124,7 @@ def _retinanet(
     return RetinaNet(backbone, outputs, head=head)
 
 
-def _two_stage(names: Mapping[str, tuple[int, ...]], backbone: BackboneWithFPN, outputs: int) -> FasterRCNN:
+def _two_stage(names: Mapping[str, tuple[int, ...]], backbone: BackboneWithFPN, outputs: int) -> Any:
     anchors = names["rpn.head.cls_logits.weight"][0]
     if anchors != 3:
         raise TorchvisionImportError(

@@ -149,3 +149,9 @@ def make():
 def noise():
     """Makes images of given sizes."""
     return images
+
+
+@pytest.fixture(scope="session")
+def builders():
+    """What makes each model, by name."""
+    return BUILDERS
