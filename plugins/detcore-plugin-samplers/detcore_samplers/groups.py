@@ -33,7 +33,8 @@ def overlap_groups(
     most = int(founders.sum(dim=1).max()) if founders.numel() else 0
     rows = (~founders).long().argsort(dim=1, stable=True)[:, :most]
     step = max(1, _CHUNK // max(1, founders.numel()))
-    for chunk in rows.split(step, dim=1):
+    for start in range(0, most, step):
+        chunk = rows[:, start : start + step]
         own = boxes.gather(1, chunk[..., None].expand(-1, -1, 4))
         joins = (_overlaps(own, boxes) > iou_thr) & founders.gather(1, chunk)[..., None]
         first = torch.where(joins, chunk[..., None], count).amin(dim=1)

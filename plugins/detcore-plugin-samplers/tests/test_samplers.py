@@ -185,7 +185,7 @@ def test_compiles_whole():
 
 def test_parameters():
     sampler = pickle.loads(pickle.dumps(RandomSampler(num=256, pos_fraction=0.5, neg_pos_ub=-1)))
-    assert (sampler.num, sampler.quota.pos_fraction, sampler.quota.neg_pos_ub) == (256, 0.5, None)
+    assert (sampler.num, sampler.quota.pos_fraction, sampler.quota.neg_pos_ub) == (256, 0.5, -1)
     assert RandomSampler.subsamples
 
 
@@ -202,7 +202,7 @@ def test_parameters():
             {"num": 8, "pos_fraction": 0.5, "add_gt_as_proposals": True},
             "unknown parameter 'add_gt_as_proposals'",
         ),
-        ({"num": 8}, "pos_fraction: required parameter"),
+        ({"num": 8}, "pos_fraction: RandomSampler needs it from its owner, and has none; give it"),
     ],
 )
 def test_errors(arguments, message):
