@@ -127,7 +127,8 @@ class BucketingBBoxCoder(BBoxCoder):
                 f"codes should have shape [..., {self.code_size}] with num_buckets={self.num_buckets}, "
                 f"got {list(codes.shape)}"
             )
-        logits, offsets = codes.unflatten(-1, (2, 4, self.side_buckets)).unbind(-3)
+        parts = codes.reshape(*codes.shape[:-1], 2, 4, self.side_buckets)
+        logits, offsets = parts.unbind(-3)
         return logits, offsets
 
     def _buckets(self, priors: Priors, empty_size: float = 0.0) -> tuple[Tensor, Tensor]:

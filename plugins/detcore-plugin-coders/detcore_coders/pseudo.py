@@ -43,5 +43,5 @@ class PseudoBBoxCoder(BBoxCoder):
 
 
 def _broadcast(values: Tensor, priors: Priors) -> Tensor:
-    shape = torch.broadcast_shapes(values.shape, priors.boxes.shape)
+    shape = torch.broadcast_shapes(values.shape, priors.boxes.shape)  # type: ignore[no-untyped-call]
     return values.to(torch.promote_types(values.dtype, priors.boxes.dtype)).expand(shape)

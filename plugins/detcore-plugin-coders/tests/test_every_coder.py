@@ -5,7 +5,13 @@ import pickle
 
 import pytest
 import torch
-from detcore_coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder, TBLRBBoxCoder
+from detcore_coders import (
+    DeltaXYWHBBoxCoder,
+    DistancePointBBoxCoder,
+    LegacyDeltaXYWHBBoxCoder,
+    PseudoBBoxCoder,
+    TBLRBBoxCoder,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +26,11 @@ CODERS = [
     ),
     pytest.param(DeltaXYWHBBoxCoder(add_ctr_clamp=True, ctr_clamp=1000), id="delta_ctr"),
     pytest.param(DistancePointBBoxCoder(), id="distance"),
+    pytest.param(
+        LegacyDeltaXYWHBBoxCoder(target_stds=(0.1, 0.1, 0.2, 0.2)),
+        id="legacy",
+    ),
+    pytest.param(PseudoBBoxCoder(), id="pseudo"),
     pytest.param(TBLRBBoxCoder(), id="tblr"),
     pytest.param(TBLRBBoxCoder(normalizer=(0.1, 0.2, 0.3, 0.4)), id="tblr_four"),
 ]
@@ -139,7 +150,10 @@ class TestNumbers:
         codes = coder.encode(anchors, targets).values
         decoded = coder.decode(anchors, codes)
         (codes.sum() + decoded.sum()).backward()
-        for tensor in (codes, decoded, anchors.boxes.grad, targets.grad):
+        gradients = (
+            [targets.grad] if isinstance(coder, PseudoBBoxCoder) else [anchors.boxes.grad, targets.grad]
+        )
+        for tensor in (codes, decoded, *gradients):
             assert tensor.isfinite().all()
 
     def test_padded_rows_are_zeros(self, coder, priors):
@@ -149,10 +163,15 @@ class TestNumbers:
 
     def test_clipping(self, coder, priors, boxes):
         anchors, codes = priors(boxes(50)), torch.rand(2, 50, 4) * 3
+        if isinstance(coder, PseudoBBoxCoder):
+            codes = codes * 40
         height, width = 60, 40
         free = coder.decode(anchors, codes)
         clipped = coder.decode(anchors, codes, torch.tensor([[height, width], [10**6, 10**6]]))
-        limits = torch.tensor([width, height, width, height])
+        # in the legacy coordinates the last pixel is the limit
+        limits = torch.tensor([width, height, width, height]) - int(
+            isinstance(coder, LegacyDeltaXYWHBBoxCoder)
+        )
         assert clipped[0].equal(free[0].clamp(min=0).minimum(limits))
         assert clipped[1].equal(free[1].clamp(min=0))
         assert (clipped[0] == limits).any()
