@@ -131,6 +131,8 @@ class PrimeAttention:
         weights = carl_weights(scores, sample.positive, k=self.carl[0], bias=self.carl[1])
         rows = sample.positive.nonzero().squeeze(1)
         pred, target, own = box_targets(output, sample, rows, head.bbox_coder, on_boxes=head.compares_boxes)
-        losses = head.loss_bbox(pred, target, weight=own, reduction="none").flatten(1).sum(1)
+        losses = head.loss_bbox(pred, target, weight=own, reduction="none")
+        # losses on codes give one number per code
+        losses = losses.sum(-1) if losses.dim() > 1 else losses
         real = reduce_mean(sample.real.sum().float()).clamp(min=1)
         return Losses({"loss_carl": (losses * weights[rows]).sum() / real})
