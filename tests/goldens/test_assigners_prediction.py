@@ -5,7 +5,7 @@ import torch
 from detcore_mmdet.parity.scenes import quality_of, scene_of
 from detcore_mmdet.translation import translate
 
-from detcore.boxes import contains
+from detcore.boxes import pairwise_overlap
 from detcore.serialize import build
 from detcore.testing.goldens import missing, read, task_cases
 
@@ -32,11 +32,20 @@ def assigner_of(case, **changes):
     return build({**translate({"type": name, **case["args"], **powers}), **changes})
 
 
-def check(assignment, targets, outputs):
-    """Our tensors in the reference's words: gt_inds is 0 or i + 1."""
+def check(assignment, targets, case, quality=None):
+    """Our tensors in the reference's words: gt_inds is 0 or i + 1.
+
+    They may differ only where the reference's own answer changes when its inputs move by a rounding error.
+    """
+    outputs, fragile = read(case, "outputs"), read(case, "aux")["fragile_inds"]
     state, index = assignment.state[0].long(), assignment.gt_index[0]
-    assert torch.equal(torch.where(state == 1, index + 1, state), outputs["gt_inds"])
-    assert torch.equal(torch.where(state == 1, targets.labels[0, index], -1), outputs["labels"])
+    got = torch.where(state == 1, index + 1, state)
+    differs = got != outputs["gt_inds"]
+    assert set(differs.nonzero()[:, 0].tolist()) <= set(fragile.tolist())
+    labels = torch.where(state == 1, targets.labels[0, index], -1)
+    assert torch.equal(labels[~differs], outputs["labels"][~differs])
+    if quality is not None and not differs.any():
+        near(assignment.quality[0], quality)
 
 
 def near(actual, expected):
@@ -46,33 +55,30 @@ def near(actual, expected):
 @pytest.mark.parametrize("case", cases("SimOTAAssigner", "DynamicSoftLabelAssigner"))
 def test_dynamic_k(case):
     priors, targets, predictions, _ = scene_of(case, read(case, "inputs"))
-    assignment, outputs = assigner_of(case).assign(priors, targets, predictions), read(case, "outputs")
-    check(assignment, targets, outputs)
-    near(assignment.quality[0], outputs["max_overlaps"].clamp(min=0))
+    assignment = assigner_of(case).assign(priors, targets, predictions)
+    check(assignment, targets, case, quality_of(read(case, "outputs")))
 
 
 @pytest.mark.parametrize("case", cases("SimOTAAssigner", "DynamicSoftLabelAssigner"))
 def test_dynamic_k_without_the_quirks(case):
     """Our defaults give other numbers only where in the reference objects take priors far from them."""
     priors, targets, predictions, _ = scene_of(case, read(case, "inputs"))
-    outputs = read(case, "outputs")
     assigner = assigner_of(case, match_outside=False, ignore_regions=True)
 
-    def fits(prior, gt):
-        box = targets.boxes[0, gt]
-        apart = (priors.centers[prior] - (box[:, :2] + box[:, 2:]) / 2).abs() / priors.strides[prior]
-        inside = contains(box[:, None], priors.centers[prior][:, None])[:, 0, 0]
-        if case["cls"] == "SimOTAAssigner":
-            return inside | (apart < assigner.center_radius).all(1)
-        return inside | (apart.norm(dim=1) <= assigner.soft_center_radius)
-
+    box, point = targets.boxes[0], priors.centers[:, None]
+    apart = (point - (box[:, :2] + box[:, 2:]) / 2) / priors.strides[:, None]
+    inside = ((point > box[:, :2]) & (point < box[:, 2:])).all(2)
+    if case["cls"] == "SimOTAAssigner":
+        near_centre = (apart.abs() < assigner.center_radius).all(2)
+    else:
+        near_centre = apart.norm(dim=2) <= assigner.soft_center_radius
     assignment = assigner.assign(priors, targets, predictions)
     found = assignment.positive[0].nonzero()[:, 0]
-    assert fits(found, assignment.gt_index[0, found]).all()
-    expected = (outputs["gt_inds"] > 0).nonzero()[:, 0]
-    everyone_takes_all = case["id"] == "assigners.simota.p3"  # nine objects, three priors
-    if fits(expected, outputs["gt_inds"][expected] - 1).all() and not everyone_takes_all:
-        check(assignment, targets, outputs)
+    assert (inside | near_centre)[found, assignment.gt_index[0, found]].all()
+    if case["cls"] == "SimOTAAssigner":
+        enough = (inside & near_centre)[:, targets.matchable[0]].sum(0) >= assigner.candidate_topk
+        if enough.all():  # no ground truth needs a last resort
+            check(assignment, targets, case, quality_of(read(case, "outputs")))
 
 
 @pytest.mark.parametrize("case", cases("TaskAlignedAssigner"))
@@ -82,8 +88,7 @@ def test_task_aligned(case):
     iou, metric = outputs["max_overlaps"].clamp(min=0), outputs["assign_metrics"]
     for name, expected in (("iou", iou), ("metric", metric), ("soft_label", quality_of(outputs))):
         assignment = assigner_of(case, quality=name).assign(priors, targets, predictions)
-        check(assignment, targets, outputs)
-        near(assignment.quality[0], expected)
+        check(assignment, targets, case, expected)
 
 
 @pytest.mark.parametrize("case", cases("TaskAlignedAssigner"))
@@ -91,11 +96,12 @@ def test_task_aligned_without_the_quirks(case):
     """Soft labels of ours reach the highest IoU, however small the metric is."""
     priors, targets, predictions, _ = scene_of(case, read(case, "inputs"))
     assignment = assigner_of(case, eps=0.0, ignore_regions=True).assign(priors, targets, predictions)
-    outputs = read(case, "outputs")
-    check(assignment, targets, outputs)
-    found = outputs["gt_inds"]
-    for gt in found[found > 0].unique():
-        near(assignment.quality[0, found == gt].max(), outputs["max_overlaps"][found == gt].max())
+    check(assignment, targets, case)
+    found = assignment.gt_index[0].masked_fill(~assignment.positive[0], -1)
+    for gt in found[found >= 0].unique():
+        mine = found == gt
+        overlaps = pairwise_overlap(predictions.boxes[0, mine], targets.boxes[0, gt][None])
+        near(assignment.quality[0, mine].max(), overlaps.max())
 
 
 @pytest.mark.parametrize("quirks", [True, False])
@@ -104,7 +110,7 @@ def test_hungarian(case, quirks):
     priors, targets, predictions, batch = scene_of(case, read(case, "inputs"))
     assigner = assigner_of(case) if quirks else assigner_of(case, ignore_iof_thr=0.5)
     assert assigner.needs == {"logits", "boxes", "batch"}
-    check(assigner.assign(priors, targets, predictions, batch), targets, read(case, "outputs"))
+    check(assigner.assign(priors, targets, predictions, batch), targets, case)
 
 
 @pytest.mark.parametrize("case", cases("HungarianAssigner.match_costs"))

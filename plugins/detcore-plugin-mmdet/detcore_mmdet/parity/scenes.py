@@ -57,7 +57,7 @@ def quality_of(outputs: Mapping[str, Tensor]) -> Tensor:
         return overlaps
     metric, found = outputs["assign_metrics"], outputs["gt_inds"]
     result = torch.zeros_like(overlaps)
-    for gt in found[found > 0].unique():
+    for gt in set(found[found > 0].tolist()):
         mine = found == gt
         result[mine] = metric[mine] / (metric[mine].max() + 10e-8) * overlaps[mine].max()
     return result
