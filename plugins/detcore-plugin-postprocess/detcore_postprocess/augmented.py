@@ -95,7 +95,8 @@ class AugmentedDetector(Detector):
     ) -> Losses | Detections:
         """See :class:`~detcore.interfaces.Detector`."""
         if self.training:
-            return self.detector(images, targets)
+            result: Losses | Detections = self.detector(images, targets)
+            return result
         return self.predict(images if isinstance(images, ImageBatch) else self.preprocess(images))
 
     def loss(self, batch: ImageBatch, targets: Targets) -> Losses:

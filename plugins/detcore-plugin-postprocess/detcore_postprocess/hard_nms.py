@@ -10,12 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from detcore.component import wired
+from detcore_postprocess import lanes
 from detcore_postprocess.interface import Suppressed, Suppression
-from detcore_postprocess.lanes import image_groups, takes_part
 from detcore_postprocess.suppression import grown, nms_mask
-
-#: How many times the boxes that are asked for are looked at first.
-FIRST = 8
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -62,10 +59,12 @@ class NMS(Suppression):
         if self.score_threshold > 0:
             above = scores > self.score_threshold
             valid = above if valid is None else above & valid
-        boxes, groups = grown(boxes, self.offset), image_groups(groups)
-        if most is None or scores.shape[1] <= FIRST * most or torch.compiler.is_compiling():
+        boxes, groups = grown(boxes, self.offset), lanes.image_groups(groups)
+        if most is None or scores.shape[1] <= lanes.FIRST * most or torch.compiler.is_compiling():
             return Suppressed(scores, nms_mask(boxes, scores, groups, self.iou_threshold, valid))
-        return Suppressed(scores, self._best(boxes, scores, groups, takes_part(boxes, scores, valid), most))
+        return Suppressed(
+            scores, self._best(boxes, scores, groups, lanes.takes_part(boxes, scores, valid), most)
+        )
 
     def _best(self, boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, most: int) -> Tensor:
         """What stays of the best boxes, more and more of them, until every image has ``most``.
@@ -73,9 +72,8 @@ class NMS(Suppression):
         That is exact: worse boxes drop none, and what was dropped drops none either, so that only what stays is
         looked at again.
         """
-        order = scores.masked_fill(~valid, -1).argsort(dim=1, descending=True, stable=True)
-        rank = order.argsort(dim=1)
-        kept, start, count = torch.zeros_like(valid), 0, FIRST * most
+        rank = lanes.places(scores, valid)
+        kept, start, count = torch.zeros_like(valid), 0, lanes.FIRST * most
         while start < scores.shape[1]:
             wanting = kept.sum(1, keepdim=True) < most
             more = valid & wanting & (rank >= start) & (rank < start + count)

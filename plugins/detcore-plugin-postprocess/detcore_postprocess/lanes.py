@@ -24,6 +24,9 @@ PAIRED_CELLS = 1 << 16
 #: Pairs of boxes that are compared at once.
 PAIRS = 1 << 22
 
+#: How many times the results that are asked for are looked at first, where worse boxes change no better ones.
+FIRST = 8
+
 #: (boxes [R, L, 4], scores [R, L], groups [R, L] or None where a lane is a group, valid [R, L]) -> what stays.
 LaneMethod = Callable[[Tensor, Tensor, Tensor | None, Tensor], Suppressed]
 
@@ -104,6 +107,12 @@ def takes_part(boxes: Tensor, scores: Tensor, valid: Tensor | None) -> Bool[Tens
     """Rows that are valid and hold no NaN."""
     sound = ~(boxes.isnan().any(-1) | scores.isnan())
     return sound if valid is None else sound & valid
+
+
+def places(scores: Float[Tensor, "B T"], valid: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """The place of each row in its image by descending score, of equal ones the first first; invalid rows last."""
+    order = scores.masked_fill(~valid, -1).argsort(dim=1, descending=True, stable=True)
+    return order.argsort(dim=1)
 
 
 def image_groups(groups: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:

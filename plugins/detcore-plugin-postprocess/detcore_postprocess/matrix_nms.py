@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from detcore_postprocess import lanes
 from detcore_postprocess.interface import Suppressed, Suppression
-from detcore_postprocess.lanes import PAIRED_CELLS, better_overlaps, suppress_in_lanes
 
 Kernel = Literal["gaussian", "linear"]
 #: Least divisor: a box that repeats another fully lowers nobody's score.
@@ -54,15 +54,30 @@ class MatrixNMS(Suppression):
         most: int | None = None,
     ) -> Suppressed:
         """See :class:`Suppression`."""
-        left = suppress_in_lanes(self._lower, boxes, scores, groups, valid, cells=PAIRED_CELLS)
+        boxes, scores, valid = lanes.cleaned(boxes, scores, valid)
+        count = scores.shape[1] if most is None else lanes.FIRST * most
+        if most is None or count >= scores.shape[1] or torch.compiler.is_compiling():
+            return self._all(boxes, scores, groups, valid)
+        rank = lanes.places(scores, valid)
+        while True:
+            left = self._all(boxes, scores, groups, valid & (rank < count))
+            # Worse boxes change no better ones, and their scores only fall.
+            promised = scores.masked_fill(~valid | (rank < count), -1).amax(1)
+            worst = left.scores.masked_fill(~left.kept, -1).topk(most).values[:, -1]
+            if bool(((promised < worst) | (promised < self.filter_thr)).all()):
+                return left
+            count *= 2
+
+    def _all(self, boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor) -> Suppressed:
+        left = lanes.suppress_in_lanes(self._lower, boxes, scores, groups, valid, cells=lanes.PAIRED_CELLS)
         return left._replace(kept=left.kept & (left.scores >= self.filter_thr))
 
     def _lower(self, boxes: Tensor, scores: Tensor, groups: Tensor | None, valid: Tensor) -> Suppressed:
         most = torch.zeros_like(scores)
-        for rows, overlaps in better_overlaps(boxes, groups):
+        for rows, overlaps in lanes.better_overlaps(boxes, groups):
             most[:, rows] = overlaps.amax(1)
         factor = torch.ones_like(scores)
-        for rows, overlaps in better_overlaps(boxes, groups):
+        for rows, overlaps in lanes.better_overlaps(boxes, groups):
             factor[:, rows] = decay(overlaps, most[:, : rows.stop], self.kernel, self.sigma)
         return Suppressed(scores * factor, valid)
 

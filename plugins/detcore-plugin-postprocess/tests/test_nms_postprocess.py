@@ -229,7 +229,9 @@ class Exported(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")  # in torchvision
-@pytest.mark.parametrize("nms", [NMS, SoftNMS, FastNMS, MatrixNMS])
+@pytest.mark.parametrize(
+    "nms", [NMS, SoftNMS, *(pytest.param(cls, marks=pytest.mark.slow) for cls in (FastNMS, MatrixNMS))]
+)
 def test_export(scene, nms):
     inputs = [
         (scores, boxes, torch.rand(2, 40), torch.rand(2, 40) > 0.2)

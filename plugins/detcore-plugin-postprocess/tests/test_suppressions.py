@@ -11,7 +11,6 @@ from detcore_postprocess import (
     MatrixNMS,
     NMSPostprocess,
     SoftNMS,
-    hard_nms,
     keep_best,
     lanes,
     nms_match,
@@ -228,15 +227,15 @@ def test_many_boxes_of_a_group_in_several_rounds(mode):
 
 @pytest.mark.parametrize("most", [1, 2, 5, 9])
 @pytest.mark.parametrize("first", [1, 3])
-def test_the_best_of_nms_among_ties(most, first, monkeypatch):
+@pytest.mark.parametrize("nms", [NMS(iou_threshold=0.2), MatrixNMS(), MatrixNMS(filter_thr=0.3)])
+def test_the_best_among_ties(nms, most, first, monkeypatch):
     """Of more and more boxes; images that have enough wait for the others."""
-    monkeypatch.setattr(hard_nms, "FIRST", first)
+    monkeypatch.setattr(lanes, "FIRST", first)
     for seed in range(6):
         boxes, scores, groups = boxes_of(seed, images=4, count=40, groups=3)
         boxes, scores = (boxes / 10).round() * 10, (scores * 5).round() / 5
         boxes[1] = boxes[1, :1]
         valid = torch.arange(4)[:, None].expand(4, 40) != 2
-        nms = NMS(iou_threshold=0.2)
         whole, some = (nms(boxes, scores, groups, valid=valid, most=count) for count in (None, most))
         slots = [keep_best(left.scores, left.kept, most) for left in (whole, some)]
         assert torch.equal(slots[0][0], slots[1][0])
@@ -305,7 +304,10 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("method", [NMS(), SoftNMS(), FastNMS(), MatrixNMS()], ids=lambda m: type(m).__name__)
+SLOW = [pytest.param(cls(), marks=pytest.mark.slow, id=cls.__name__) for cls in (NMS, FastNMS, MatrixNMS)]
+
+
+@pytest.mark.parametrize("method", [pytest.param(SoftNMS(), id="SoftNMS"), *SLOW])
 def test_memory_of_very_many_priors_and_classes(method):
     """193,374 priors x 80 classes: nothing larger than the scores, and few of them are looked at."""
     generator = torch.Generator().manual_seed(0)
