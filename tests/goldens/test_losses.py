@@ -15,7 +15,7 @@ from detcore.testing.goldens import missing, read, task_cases
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
-#: Of heads, not losses: they have cases of their own elsewhere.
+#: No losses but parts of heads (``isr_p``, ``carl_loss``: test_pisa.py) or functions, tested below.
 FUNCTIONS = ("weight_reduce_loss", "accuracy", "isr_p", "carl_loss")
 
 
