@@ -98,7 +98,7 @@ MyComponent.spec(
     neck=FPN.spec(out_channels=16, num_outs=4),
     head=RetinaHead.spec(),
 )""",
-    "data_modules": "MyComponent.spec(train=ShapesDataset.spec(length=4))",
+    "data_modules": "MyComponent.spec(root=Path(tempfile.mkdtemp()), train=ShapesDataset.spec(length=4))",
     "experiments": """\
 MyComponent.spec(
     model=SingleStageDetector.spec(
@@ -106,7 +106,7 @@ MyComponent.spec(
         neck=FPN.spec(out_channels=16, num_outs=4),
         head=RetinaHead.spec(),
     ),
-    data=DetectionData.spec(train=ShapesDataset.spec(length=4)),
+    data=DetectionData.spec(root=Path(tempfile.mkdtemp()), train=ShapesDataset.spec(length=4)),
     optimizer=SGD.spec(lr=0.01),
 )""",
 }
@@ -275,6 +275,6 @@ def _imports(text: str) -> str:
     standard = [p for p in plain if p.split()[1] in _STANDARD]
     standard += [lines[module] for module in sorted(lines) if module in _STANDARD]
     others = [p for p in plain if p.split()[1] not in _STANDARD]
-    others += [lines[module] for module in sorted(lines) if module not in _STANDARD]
+    others += [lines[module] for module in sorted(lines, key=str.lower) if module not in _STANDARD]
     own = ["from my_package import MyComponent"]
     return "\n\n".join("\n".join(block) for block in (standard, others, own) if block)
