@@ -15,13 +15,14 @@ from detcore.testing.data import ASSIGNMENT_CASES, image_of, make_assignment
 
 
 def _predictions(assignment: Assignment, seed: int) -> SamplingPredictions:
-    """Losses, logits and boxes of each image, different for each prior."""
+    """Losses, logits, boxes and scores of each image, different for each prior."""
     generator = torch.Generator().manual_seed(seed)
     shape = assignment.state.shape
     corner = torch.rand(*shape, 2, generator=generator) * 100
     boxes = torch.cat((corner, corner + 5 + torch.rand(*shape, 2, generator=generator) * 40), -1)
     losses = torch.rand(shape, generator=generator)
-    return SamplingPredictions(losses, torch.randn(*shape, 3, generator=generator), boxes)
+    logits = torch.randn(*shape, 3, generator=generator)
+    return SamplingPredictions(losses, logits, boxes, logits.softmax(-1)[..., :-1])
 
 
 def _sample(trial: Trial, sampler: Sampler, assignment: Assignment, image: int | None = None) -> Sample:

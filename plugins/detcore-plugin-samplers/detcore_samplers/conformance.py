@@ -15,9 +15,26 @@ if TYPE_CHECKING:
 def detcore_conformance_examples() -> Iterable[Subject]:
     """Samplers that take a part of the priors."""
     from detcore.testing import Subject
-    from detcore_samplers import RandomSampler
+    from detcore_samplers import (
+        CombinedSampler,
+        InstanceBalancedPosSampler,
+        IoUBalancedNegSampler,
+        OHEMSampler,
+        RandomSampler,
+        ScoreHLRSampler,
+    )
 
     return [
         Subject(RandomSampler.spec(num=64, pos_fraction=0.5)),
         Subject(RandomSampler.spec(num=32, pos_fraction=0.25, neg_pos_ub=3), name="bounded"),
+        *(
+            Subject(sampler.spec(num=32, pos_fraction=0.25))
+            for sampler in (
+                CombinedSampler,
+                InstanceBalancedPosSampler,
+                IoUBalancedNegSampler,
+                OHEMSampler,
+                ScoreHLRSampler,
+            )
+        ),
     ]
