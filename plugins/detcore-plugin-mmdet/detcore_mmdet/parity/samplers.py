@@ -65,7 +65,8 @@ def _predictions(inputs: Mapping[str, Tensor], assignment: Assignment, added: in
     boxes = torch.cat((inputs["gt.bboxes"][:added], inputs["priors"]))
     if "bbox_pred" in inputs:
         coder: Any = build({"type": "DeltaXYWHBBoxCoder", "target_stds": [0.1, 0.1, 0.2, 0.2]})
-        codes = inputs["bbox_pred"].unflatten(-1, (-1, 4))[torch.arange(len(boxes)), scores.argmax(-1)]
+        codes = inputs["bbox_pred"].reshape(len(boxes), background, 4)
+        codes = codes[torch.arange(len(boxes)), scores.argmax(-1)]
         boxes = coder.decode(Priors(boxes, torch.zeros(len(boxes), 2)), codes)
     losses = F.cross_entropy(logits, labels, reduction="none")
     return SamplingPredictions(losses[None], logits[None], boxes[None], scores[None])
