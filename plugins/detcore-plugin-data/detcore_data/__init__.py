@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from detcore_data.random_flip import RandomFlip
     from detcore_data.records import Records
     from detcore_data.resize import Resize
+    from detcore_data.segmentations import run_lengths
     from detcore_data.shapes import ShapesDataset
     from detcore_data.voc import VocDataset
 
@@ -37,6 +38,7 @@ __all__ = [
     "VocDataset",
     "collate",
     "records_of",
+    "run_lengths",
     "seeded",
 ]
 
@@ -56,6 +58,7 @@ _MODULES = {
     "VocDataset": "voc",
     "collate": "batch",
     "records_of": "ground_truth",
+    "run_lengths": "segmentations",
     "seeded": "epoch_seeded",
 }
 

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from detcore.structures import ImageDetections
 from detcore_data.records import Records
-from detcore_data.segmentations import quietly
+from detcore_data.segmentations import quietly, run_lengths
 
 Backend: TypeAlias = Literal["pycocotools", "faster_coco_eval"]
 Size: TypeAlias = Literal["all", "small", "medium", "large"]
@@ -193,7 +193,9 @@ def _detections(
             continue
         low = item.boxes[:, :2].double()  # subtracted in float64, as one would after writing them to a file
         boxes = torch.cat((low, item.boxes[:, 2:].double() - low), dim=1).tolist()
-        masks = _encode(item) if iou_type == "segm" else [None] * len(item)
+        masks: Sequence[dict[str, Any] | None] = [None] * len(item)
+        if iou_type == "segm" and item.masks is not None:
+            masks = run_lengths(item.masks)
         for box, score, label, mask in zip(
             boxes, item.scores.tolist(), item.labels.tolist(), masks, strict=True
         ):
@@ -206,10 +208,3 @@ def _detections(
             )
             rows.append({**row, "id": len(rows) + 1})
     return rows
-
-
-def _encode(item: ImageDetections) -> list[Any]:
-    if item.masks is None or not len(item):
-        return []
-    dense = item.masks.to(torch.uint8).permute(1, 2, 0).numpy()
-    return quietly(coco_mask.encode, np.asfortranarray(dense))  # type: ignore[no-any-return]

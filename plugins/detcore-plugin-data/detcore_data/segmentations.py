@@ -78,7 +78,7 @@ class Segmentations:
     def encode(self, index: int, size: tuple[int, int]) -> dict[str, Any]:
         """One annotation's mask as compressed run lengths, for an image of (h, w)."""
         if index in self.runs:
-            return _encode(self.dense(index, size))
+            return _encode(self.dense(index, size))  # type: ignore[no-any-return]
         polygons = [polygon.tolist() for polygon in self.polygons(index)]
         return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))  # type: ignore[no-any-return]
 
@@ -122,8 +122,16 @@ class Segmentations:
         return masks
 
 
-def _encode(dense: np.ndarray) -> dict[str, Any]:
-    return quietly(coco_mask.encode, np.asfortranarray(dense))  # type: ignore[no-any-return]
+def run_lengths(masks: Bool[Tensor, "n h w"]) -> list[dict[str, Any]]:
+    """Dense masks as COCO's compressed run lengths: ``size`` (h, w) and ``counts``, bytes of ASCII."""
+    if not len(masks):
+        return []
+    rows: list[dict[str, Any]] = _encode(masks.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+    return rows
+
+
+def _encode(dense: np.ndarray) -> Any:
+    return quietly(coco_mask.encode, np.asfortranarray(dense))
 
 
 def _counts(value: Any) -> list[int]:

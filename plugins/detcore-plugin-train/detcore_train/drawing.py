@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes, make_grid
+from torch.nn import functional as F
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
 
 Color = tuple[int, int, int]
 
 _GOLDEN_RATIO = 0.6180339887498949
+_MASK_OPACITY = 0.45
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -29,25 +31,30 @@ def color_of(label: int) -> Color:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Boxes to be drawn into one image.
+    """Boxes and masks to be drawn into one image.
 
     Args:
         boxes: xyxy in pixels of the image.
         labels: 0..K-1.
         scores: 0..1; None for ground truth.
+        masks: In the image, or None.
     """
 
     boxes: Float[Tensor, "n 4"]
     labels: Int[Tensor, "n"]
     scores: Float[Tensor, "n"] | None = None
+    masks: Bool[Tensor, "n H W"] | None = None
 
-    def scaled(self, factor: float) -> Drawn:
-        """The boxes in an image that is ``factor`` times as large."""
-        return Drawn(self.boxes * factor, self.labels, self.scores)
+    def scaled(self, factor: float, size: tuple[int, int]) -> Drawn:
+        """The boxes and masks in an image that is ``factor`` times as large, of ``size`` (h, w)."""
+        masks = self.masks
+        if masks is not None and len(masks):
+            masks = F.interpolate(masks[:, None].float(), size)[:, 0].bool()
+        return Drawn(self.boxes * factor, self.labels, self.scores, masks)
 
 
 def draw(image: UInt8[Tensor, "3 H W"], drawn: Drawn, names: Sequence[str]) -> UInt8[Tensor, "3 H W"]:
-    """A copy of the image with boxes, class names and scores.
+    """A copy of the image with masks, boxes, class names and scores.
 
     Args:
         image: RGB.
@@ -64,7 +71,10 @@ def draw(image: UInt8[Tensor, "3 H W"], drawn: Drawn, names: Sequence[str]) -> U
     labels = drawn.labels[order].tolist()
     colors = [color_of(label) for label in labels]
     boxes = _inside(drawn.boxes[order], image.shape[-2], image.shape[-1])
-    picture = draw_bounding_boxes(image, boxes, colors=colors, width=width)
+    picture = image
+    if drawn.masks is not None:
+        picture = draw_segmentation_masks(image, drawn.masks[order], alpha=_MASK_OPACITY, colors=colors)
+    picture = draw_bounding_boxes(picture, boxes, colors=colors, width=width)
     scores = [None] * len(labels) if drawn.scores is None else drawn.scores[order].tolist()
     texts = [
         names[label] if score is None else f"{names[label]} {score:.2f}"
@@ -88,7 +98,8 @@ def side_by_side(
         factor = edge / max(image.shape[-2:])
         large = _resized(image, factor)
         for drawn, title in ((truth, "ground truth"), (found, "detected")):
-            cell = _framed(draw(large, drawn.scaled(factor), names), edge, title)
+            size = (int(large.shape[-2]), int(large.shape[-1]))
+            cell = _framed(draw(large, drawn.scaled(factor, size), names), edge, title)
             cells.append(cell)
     grid: Tensor = make_grid(cells, nrow=4 if len(rows) > 3 else 2, padding=6, pad_value=255)
     return grid

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detcore_data import collate
+from detcore_data import collate, run_lengths
 from detcore_data.files import IMAGE_SUFFIXES
 from detcore_data.images import ImageReader
 from PIL import Image
@@ -42,10 +42,10 @@ class Prediction:
     found: ImageDetections
 
     def to_dict(self, class_map: ClassMap, root: Path) -> dict[str, object]:
-        """Plain data for JSON: boxes as x1, y1, x2, y2 in pixels of the upright image."""
-        rows = zip(
-            self.found.labels.tolist(), self.found.scores.tolist(), self.found.boxes.tolist(), strict=True
-        )
+        """Plain data for JSON: boxes as x1, y1, x2, y2 in pixels of the upright image, masks as run lengths."""
+        found = self.found
+        rows = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+        masks = [{} for _ in found.scores] if found.masks is None else map(_as_json, run_lengths(found.masks))
         return {
             "file": self.path.relative_to(root).as_posix(),
             "width": int(self.image.shape[-1]),
@@ -57,8 +57,9 @@ class Prediction:
                     "class_id": class_map.ids[label],
                     "score": round(score, 5),
                     "box": [round(x, 2) for x in box],
+                    **mask,
                 }
-                for label, score, box in rows
+                for (label, score, box), mask in zip(rows, masks, strict=True)
             ],
         }
 
@@ -118,7 +119,8 @@ def find_images(source: Path) -> tuple[Path, list[Path]]:
 
 def write_picture(prediction: Prediction, names: Sequence[str], root: Path, out: Path) -> Path:
     """Draws the detections and writes the picture under the file's name below ``out``."""
-    drawn = Drawn(prediction.found.boxes, prediction.found.labels, prediction.found.scores)
+    found = prediction.found
+    drawn = Drawn(found.boxes, found.labels, found.scores, found.masks)
     path = out / prediction.path.relative_to(root)
     if path.suffix.lower() not in _WRITABLE:
         path = path.with_name(path.name + ".png")
@@ -154,6 +156,11 @@ def _example(path: Path, image: Tensor, transforms: Sequence[Transform]) -> Exam
     for transform in transforms:
         example = transform(example)
     return example
+
+
+def _as_json(mask: dict[str, Any]) -> dict[str, object]:
+    """A mask in COCO's format, as other programs read it."""
+    return {"segmentation": {"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")}}
 
 
 def _select(found: ImageDetections, kept: Tensor) -> ImageDetections:

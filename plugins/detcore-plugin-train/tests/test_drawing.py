@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import pytest
@@ -31,6 +32,19 @@ def test_boxes_have_their_classes_colours():
     assert tuple(picture[:, 100, 50].tolist()) == color_of(7)
 
 
+def test_masks_are_tinted_and_keep_what_lies_beside_them():
+    image = torch.full((3, 100, 100), 50, dtype=torch.uint8)
+    mask = torch.zeros(1, 100, 100, dtype=torch.bool)
+    mask[0, 40:60, 40:60] = True
+    found = Drawn(torch.tensor([[20.0, 20, 80, 80]]), torch.tensor([0]), torch.tensor([0.5]), mask)
+    picture = draw(image, found, ["a"])
+    tint = [round(0.55 * 50 + 0.45 * channel) for channel in color_of(0)]
+    assert max(abs(a - b) for a, b in zip(picture[:, 50, 50].tolist(), tint, strict=True)) <= 1
+    assert picture[:, 70, 70].tolist() == [50, 50, 50]
+    grid = side_by_side([(image, found, found)], ["a"], edge=50)
+    assert grid.shape[0] == 3
+
+
 def test_thousands_of_classes_have_colours_and_neighbours_differ():
     colors = [color_of(label) for label in range(2000)]
     assert all(0 <= channel <= 255 for color in colors for channel in color)
@@ -57,3 +71,19 @@ def test_detections_without_masks_are_selected():
 
     found = ImageDetections(torch.rand(3, 4), torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0, 1, 2]))
     assert _select(found, found.scores > 0.4).labels.tolist() == [0, 1]
+
+
+def test_masks_are_written_as_run_lengths_of_the_file(tmp_path):
+    from detcore_data.segmentations import quietly
+    from detcore_train.prediction import Prediction
+    from pycocotools import mask as coco_mask
+
+    from detcore.structures import ClassMap
+
+    masks = torch.rand(2, 20, 30) > 0.5
+    found = ImageDetections(torch.rand(2, 4), torch.tensor([0.9, 0.5]), torch.tensor([0, 1]), masks)
+    prediction = Prediction(tmp_path / "a.png", torch.zeros(3, 20, 30, dtype=torch.uint8), found)
+    written = prediction.to_dict(ClassMap(("a", "b")), tmp_path)["detections"]
+    for row, mask in zip(json.loads(json.dumps(written)), masks, strict=True):
+        assert row["segmentation"]["size"] == [20, 30]
+        assert (quietly(coco_mask.decode, row["segmentation"]) == mask.numpy()).all()
