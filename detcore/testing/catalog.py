@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from detcore import hooks, registry
 from detcore.component import Component, Spec
@@ -37,13 +39,20 @@ def all_checks() -> tuple[Check, ...]:
     Raises:
         DetcoreError: Two checks have one name.
     """
-    added = [check for checks in hooks.manager().hook.detcore_add_checks() for check in checks]
+    added = [check for checks in _hook().detcore_add_checks() for check in checks]
     found = (*built_in_checks(), *added)
     names = [check.name for check in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DetcoreError(f"several conformance checks are called {', '.join(twice)}; rename the added ones")
     return found
+
+
+def _hook() -> Any:
+    """The hooks of the plugins that work; `detcore doctor` tells of the others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hooks.BrokenPluginWarning)
+        return hooks.manager().hook
 
 
 def checks_of(component: type) -> tuple[Check, ...]:
@@ -137,13 +146,31 @@ class Unavailable:
         return self.entry.name
 
 
-def examples() -> dict[type, list[Subject]]:
-    """The examples that installed plugins offer, by class."""
-    found: dict[type, list[Subject]] = {}
-    for offered in hooks.manager().hook.detcore_conformance_examples():
-        for value in offered:
-            subject = as_subject(value)
-            found.setdefault(subject.type, []).append(subject)
+@dataclass(frozen=True)
+class Examples:
+    """What installed plugins offer.
+
+    Args:
+        subjects: By class.
+        failures: What went wrong, for each plugin whose hook failed; it breaks only its own examples.
+    """
+
+    subjects: dict[type, list[Subject]]
+    failures: list[str]
+
+
+def examples() -> Examples:
+    """The examples that installed plugins offer through ``detcore_conformance_examples``."""
+    found = Examples({}, [])
+    for implementation in _hook().detcore_conformance_examples.get_hookimpls():
+        try:
+            offered = [as_subject(value) for value in implementation.function()]
+        except Exception as error:
+            name, what = implementation.plugin_name, f"{type(error).__name__}: {error}"
+            found.failures.append(f"the examples of {name} failed with {what}")
+            continue
+        for subject in offered:
+            found.subjects.setdefault(subject.type, []).append(subject)
     return found
 
 
@@ -169,22 +196,20 @@ def subjects_of(distribution: str) -> list[Subject | Unavailable]:
     return [subject for entry in entries for subject in _subjects_of(entry, offered)]
 
 
-def _subjects_of(entry: Entry, offered: Mapping[type, list[Subject]]) -> Iterator[Subject | Unavailable]:
+def _subjects_of(entry: Entry, offered: Examples) -> Iterator[Subject | Unavailable]:
     try:
         component = registry.current().load(entry)
     except BrokenPluginError as error:
         yield Unavailable(entry, str(error))
         return
-    if offered.get(component):
-        yield from offered[component]
+    if component in offered.subjects:
+        yield from offered.subjects[component]
         return
     missing = _missing(component)
     if missing:
-        yield Unavailable(
-            entry,
-            f"{component.__name__} needs values for {', '.join(missing)}; let its distribution offer an "
-            "example through the hook detcore_conformance_examples",
-        )
+        remedy = "let its distribution offer an example through the hook detcore_conformance_examples"
+        reasons = [f"{component.__name__} needs values for {', '.join(missing)}; {remedy}", *offered.failures]
+        yield Unavailable(entry, "; ".join(reasons))
         return
     yield Subject(Spec(component, {}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -158,7 +159,8 @@ class Check:
         for case in self.cases:
             trial = Trial(subject, case, seed)
             try:
-                with torch.random.fork_rng(devices=[]):
+                with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # a warning is no misbehaviour
                     trial.seed_everything()
                     self.function(trial)
             except NotApplicableError as reason:

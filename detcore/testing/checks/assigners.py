@@ -16,6 +16,7 @@ from detcore.structures import Assignment, ImageBatch, Predictions, Priors, Targ
 from detcore.testing.check import Trial, check, probe
 from detcore.testing.compare import tensors
 from detcore.testing.data import (
+    STRIDES,
     TARGET_CASES,
     image_of,
     make_batch,
@@ -42,7 +43,16 @@ class Scene:
     batch: ImageBatch | None
 
     @classmethod
-    def of(cls, trial: Trial, case: str, priors: str = "", *, images: int = 2, **options: Any) -> Scene:
+    def of(
+        cls,
+        trial: Trial,
+        case: str,
+        priors: str = "",
+        *,
+        images: int = 2,
+        strides: tuple[int, ...] = STRIDES,
+        **options: Any,
+    ) -> Scene:
         """A scene with everything that the subject's assigner needs and nothing else.
 
         Args:
@@ -50,6 +60,7 @@ class Scene:
             case: Of :func:`make_targets`.
             priors: Of :func:`make_priors`; what suits the assigner where empty.
             images: B.
+            strides: Of the priors' levels, in pixels.
             **options: For :func:`make_targets`.
         """
         needs = trial.component().needs
@@ -57,7 +68,7 @@ class Scene:
             trial.skip("it needs predicted masks, which the kit cannot make up")
         targets = trial.make(make_targets, case, batch=images, **options)
         kind = priors or trial.subject.inputs.get("priors", "grid")
-        made = trial.make(make_priors, kind, batch=images)
+        made = trial.make(make_priors, kind, batch=images, strides=strides)
         predictions = None
         if needs & {"logits", "boxes"}:
             predictions = trial.make(make_predictions, made, batch=images)
@@ -125,7 +136,7 @@ def assigner_takes_any_priors(trial: Trial) -> None:
 @check(Assigner, cases=("thousands",))
 def assigner_takes_five_thousand_objects(trial: Trial) -> None:
     """It assigns five thousand objects in an image."""
-    scene = Scene.of(trial, "thousands", images=1)
+    scene = Scene.of(trial, "thousands", images=1, strides=(16, 32, 64))
     _well_formed(trial, scene, scene.run(trial.component()))
 
 

@@ -18,6 +18,6 @@ def detcore_conformance_examples() -> Iterable[Subject]:
     from detcore_resnet import ResNet
 
     return [
-        Subject(ResNet.spec(depth=18, frozen_stages=-1, norm_eval=False)),
-        Subject(ResNet.spec(depth=50, frozen_stages=1), name="frozen"),
+        Subject(ResNet.spec(depth=18, base_channels=16, frozen_stages=-1, norm_eval=False)),
+        Subject(ResNet.spec(depth=50, base_channels=8, frozen_stages=1), name="frozen"),
     ]

@@ -16,6 +16,7 @@ def detcore_conformance_examples() -> Iterable[Subject]:
     """Narrow heads, and a small RetinaNet."""
     from detcore_fpn import FPN
     from detcore_losses import GIoULoss
+    from detcore_postprocess import AugmentedDetector
     from detcore_resnet import ResNet
 
     from detcore.detectors import SingleStageDetector
@@ -32,4 +33,5 @@ def detcore_conformance_examples() -> Iterable[Subject]:
         Subject(small),
         Subject(small.replace(loss_bbox=GIoULoss.spec(), norm="GN", num_groups=4), name="giou"),
         Subject(detector),
+        Subject(AugmentedDetector.spec(detector=detector)),
     ]
