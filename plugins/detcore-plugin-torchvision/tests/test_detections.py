@@ -4,10 +4,15 @@ import pytest
 import torch
 from detcore_torchvision import from_torchvision, import_detector
 
-SMALL = ("retinanet_r18", "faster_rcnn_r18", "mask_rcnn_r18")
+SIZES = (((128, 128),), ((120, 150), (200, 131)), ((64, 199), (97, 60), (300, 301)))
+SMALL = [("retinanet_r18", SIZES[1]), ("retinanet_r18", SIZES[2]), ("faster_rcnn_r18", SIZES[1]),
+         ("mask_rcnn_r18", SIZES[0])]  # fmt: skip
 LARGE = ("retinanet", "retinanet_v2", "faster_rcnn", "faster_rcnn_v2", "mask_rcnn", "mask_rcnn_v2")
-MODELS = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
-SIZES = [((120, 150), (200, 131)), ((128, 128),), ((64, 199), (97, 60), (300, 301))]
+CASES = [
+    *SMALL,
+    *(pytest.param(name, SIZES[2], marks=pytest.mark.slow) for name in ("faster_rcnn_r18", "mask_rcnn_r18")),
+    *(pytest.param(name, sizes, marks=pytest.mark.slow) for name in LARGE for sizes in SIZES[:2]),
+]
 
 
 @torch.no_grad()
@@ -16,19 +21,25 @@ def detect(detector, images):
     return detector(batch).to_original(batch)
 
 
-def assert_same(theirs, ours, labels=1):
-    """The same rows in the same order; coordinates up to 1e-4 of the largest."""
+def assert_same(theirs, ours):
+    """The same rows, in the same order but for equal scores; coordinates up to 1e-4 of the largest.
+
+    Returns:
+        The row here of each row there.
+    """
     assert len(theirs["boxes"]) == len(ours.boxes) > 20
     assert len(theirs["labels"].unique()) > 5
-    assert torch.equal(theirs["labels"] - labels, ours.labels)
     torch.testing.assert_close(ours.scores, theirs["scores"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        ours.boxes, theirs["boxes"], rtol=1e-4, atol=1e-4 * float(theirs["boxes"].max())
-    )
+    far = (theirs["boxes"][:, None] - ours.boxes).abs().amax(-1) > 1e-4 * float(theirs["boxes"].max())
+    other = (theirs["labels"][:, None] - 1 != ours.labels) | far
+    uneven = (theirs["scores"][:, None] - ours.scores).abs() > 1e-4 * theirs["scores"][:, None] + 1e-5
+    rows = (~(other | uneven)).float().argmax(1)
+    assert not (other | uneven)[torch.arange(len(rows)), rows].any()
+    assert len(rows.unique()) == len(rows)
+    return rows
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=len)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "sizes"), CASES)
 def test_detections(make, noise, exact_nms, name, sizes):
     model, images = make(name), noise(*sizes)
     detector = from_torchvision(model)
@@ -37,9 +48,9 @@ def test_detections(make, noise, exact_nms, name, sizes):
         theirs = model(images)
     found = detect(detector, images)
     for there, here in zip(theirs, found.unpad(whole_pixels=True), strict=True):
-        assert_same(there, here)
+        rows = assert_same(there, here)
         if "masks" in there:
-            wrong = (there["masks"][:, 0] >= 0.5) != here.masks
+            wrong = (there["masks"][:, 0] >= 0.5) != here.masks[rows]
             near = (there["masks"][:, 0] - 0.5).abs() < 1e-3
             assert not (wrong & ~near).any()
             assert here.masks.flatten(1).any(1).float().mean() > 0.5
