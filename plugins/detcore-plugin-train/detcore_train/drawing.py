@@ -72,8 +72,11 @@ def draw(image: UInt8[Tensor, "3 H W"], drawn: Drawn, names: Sequence[str]) -> U
     colors = [color_of(label) for label in labels]
     boxes = _inside(drawn.boxes[order], image.shape[-2], image.shape[-1])
     picture = image
-    if drawn.masks is not None:
-        picture = draw_segmentation_masks(image, drawn.masks[order], alpha=_MASK_OPACITY, colors=colors)
+    masks = [] if drawn.masks is None else drawn.masks[order]
+    for mask, color in zip(
+        masks, colors, strict=False
+    ):  # one by one: together, they are black where they meet
+        picture = draw_segmentation_masks(picture, mask, alpha=_MASK_OPACITY, colors=color)
     picture = draw_bounding_boxes(picture, boxes, colors=colors, width=width)
     scores = [None] * len(labels) if drawn.scores is None else drawn.scores[order].tolist()
     texts = [

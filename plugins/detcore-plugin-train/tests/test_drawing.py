@@ -41,6 +41,8 @@ def test_masks_are_tinted_and_keep_what_lies_beside_them():
     tint = [round(0.55 * 50 + 0.45 * channel) for channel in color_of(0)]
     assert max(abs(a - b) for a, b in zip(picture[:, 50, 50].tolist(), tint, strict=True)) <= 1
     assert picture[:, 70, 70].tolist() == [50, 50, 50]
+    twice = Drawn(found.boxes.repeat(2, 1), found.labels.repeat(2), None, mask.repeat(2, 1, 1))
+    assert draw(image, twice, ["a"])[:, 50, 50].tolist() > picture[:, 50, 50].tolist()
     grid = side_by_side([(image, found, found)], ["a"], edge=50)
     assert grid.shape[0] == 3
 
