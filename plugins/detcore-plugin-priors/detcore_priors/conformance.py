@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detcore.hooks import hookimpl
 
@@ -23,7 +23,7 @@ def detcore_conformance_examples() -> Iterable[Subject]:
         YOLOAnchorGenerator,
     )
 
-    ssd = {
+    ssd: dict[str, Any] = {
         "ratios": ((2.0,), (2.0, 3.0), (2.0,)),
         "min_sizes": (21.0, 45.0, 99.0),
         "max_sizes": (45.0, 99.0, 153.0),
