@@ -36,9 +36,9 @@ def features_for(
     return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
-def in_features(module: nn.Module) -> tuple[FeatureSpec, ...]:
+def in_features(module: Any) -> tuple[FeatureSpec, ...]:
     """The pyramid that a module was built for."""
-    return tuple(given(module, "in_features"))  # type: ignore[arg-type]
+    return tuple(given(module, "in_features"))
 
 
 def images_of(size: Size = HEAD_SIZE, images: int = 2, *, smaller: bool = True) -> ImageBatch:
@@ -47,7 +47,7 @@ def images_of(size: Size = HEAD_SIZE, images: int = 2, *, smaller: bool = True) 
     return ImageBatch.of(torch.zeros(images, 3, *size), sizes, [size] * images)
 
 
-def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
+def enliven(module: Any, seed: int = 0) -> Any:
     """Random weights that pass signals on, in place of an untrained head's, which finds nothing at all."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -58,6 +58,12 @@ def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
             elif name.endswith("bias"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return module
+
+
+def compiled(module: Any) -> Any:
+    """The module compiled as one graph; by the cheapest backend, since it is the graph that matters."""
+    compile_it: Any = torch.compile
+    return compile_it(module, fullgraph=True, backend="eager")
 
 
 def check_gradients(trial: Trial, module: nn.Module, run: Callable[[], Tensor]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import dataclasses
 import functools
 import shutil
 import tempfile
@@ -157,7 +158,7 @@ def workspace() -> Path:
     return folder
 
 
-def given(component: Component, name: str, default: Any = None) -> Any:
+def given(component: Any, name: str, default: Any = None) -> Any:
     """The value that a constructor parameter of a component has."""
     return arguments_of(component).values.get(name, default)
 
@@ -170,22 +171,16 @@ def as_subject(value: Any, expected_failures: Mapping[str, str] | None = None) -
     """
     if isinstance(value, type) and issubclass(value, Component):
         value = Spec(value, {})
-    if isinstance(value, (Spec, Component)):
-        value = Subject(value)
-    if not isinstance(value, Subject):
+    subject: Any = Subject(value) if isinstance(value, (Spec, Component)) else value
+    if not isinstance(subject, Subject):
         raise TypeError(
             f"expected a component, a spec, a component class or a Subject, got {value!r}; "
             "write parametrize_with_checks(MyAssigner.spec(...))"
         )
     if expected_failures:
-        value = Subject(
-            value.spec,
-            value.wired,
-            {**value.expected_failures, **expected_failures},
-            value.inputs,
-            value.name,
-        )
-    return value
+        failures = {**subject.expected_failures, **expected_failures}
+        return dataclasses.replace(subject, expected_failures=failures)
+    return subject
 
 
 #: The component that was built last: checks come subject by subject, and backbones are large.

@@ -17,6 +17,7 @@ from detcore.testing.modules import (
     check_buffers_stay,
     check_gradients,
     check_pyramid,
+    compiled,
     pixels,
     total_of,
 )
@@ -117,5 +118,5 @@ def backbone_compiles(trial: Trial) -> None:
     images = pixels(trial, _size(trial))
     with torch.no_grad():
         wanted = backbone(images)
-        got = torch.compile(backbone, fullgraph=True, backend="eager")(images)
+        got = compiled(backbone)(images)
     trial.same(got, wanted, "the compiled features", rtol=1e-3, atol=1e-3)

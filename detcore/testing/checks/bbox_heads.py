@@ -12,7 +12,7 @@ from detcore.interfaces.bbox_head import BBoxOutput, RoISample
 from detcore.structures import Losses
 from detcore.testing.check import Trial, check, probe
 from detcore.testing.compare import tensors
-from detcore.testing.modules import check_gradients, enliven
+from detcore.testing.modules import check_gradients, compiled, enliven
 from detcore.testing.subject import given
 
 ROWS = {"usual": 10, "no_positives": 10, "padding": 10, "one": 1, "no_rows": 0}
@@ -174,5 +174,5 @@ def bbox_head_compiles(trial: Trial) -> None:
     """``torch.compile(fullgraph=True)`` takes its network and gives the same."""
     head = enliven(trial.component(), trial.seed).eval()
     features = region_features(trial, head, ROWS["usual"])
-    got = torch.compile(head, fullgraph=True, backend="eager")(features)
+    got = compiled(head)(features)
     trial.same(got, head(features), "the compiled output", rtol=1e-3, atol=1e-4)

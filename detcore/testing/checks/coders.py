@@ -14,6 +14,7 @@ from torch import Tensor
 from detcore.interfaces import BBoxCoder
 from detcore.structures import Priors
 from detcore.testing.check import Trial, check, probe
+from detcore.testing.modules import compiled
 
 STRIDE = 8.0
 
@@ -224,7 +225,6 @@ def coder_compiles(trial: Trial) -> None:
     coder = trial.component()
     priors = _priors(trial)
     codes = _codes(trial, coder, 2, len(priors))
-    compiled = torch.compile(lambda b, s, c: coder.decode(Priors(b, s), c), fullgraph=True, backend="eager")
-    trial.same(
-        compiled(priors.boxes, priors.strides, codes), coder.decode(priors, codes), "the compiled result"
-    )
+    decode = compiled(lambda b, s, c: coder.decode(Priors(b, s), c))
+    got = decode(priors.boxes, priors.strides, codes)
+    trial.same(got, coder.decode(priors, codes), "the compiled result")

@@ -21,6 +21,7 @@ from detcore.testing.detections import check_detections, check_proposals, check_
 from detcore.testing.modules import (
     HEAD_SIZE,
     check_gradients,
+    compiled,
     enliven,
     features_for,
     images_of,
@@ -276,7 +277,7 @@ def dense_head_compiles(trial: Trial) -> None:
     features, batch = _scene(trial, head)
     with torch.no_grad():
         wanted = head(features, batch)
-        got = torch.compile(head, fullgraph=True, backend="eager")(features, batch)
+        got = compiled(head)(features, batch)
     trial.same(got, wanted, "the compiled output", rtol=1e-3, atol=1e-3)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from detcore.interfaces import MaskHead
 from detcore.testing.check import Trial, check, probe
 from detcore.testing.checks.bbox_heads import region_features
-from detcore.testing.modules import check_gradients, enliven
+from detcore.testing.modules import check_gradients, compiled, enliven
 from detcore.testing.subject import given
 
 ROWS = {"usual": 5, "one": 1, "no_rows": 0}
@@ -87,5 +87,5 @@ def mask_head_compiles(trial: Trial) -> None:
     """``torch.compile(fullgraph=True)`` takes its network and gives the same."""
     head = enliven(trial.component(), trial.seed).eval()
     features = region_features(trial, head, ROWS["usual"])
-    got = torch.compile(head, fullgraph=True, backend="eager")(features)
+    got = compiled(head)(features)
     trial.same(got, head(features), "the compiled output", rtol=1e-3, atol=1e-4)

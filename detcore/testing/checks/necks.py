@@ -14,6 +14,7 @@ from detcore.testing.modules import (
     check_buffers_stay,
     check_gradients,
     check_pyramid,
+    compiled,
     features_for,
     in_features,
     total_of,
@@ -111,5 +112,5 @@ def neck_compiles(trial: Trial) -> None:
     features = features_for(trial, in_features(neck))
     with torch.no_grad():
         wanted = neck(features)
-        got = torch.compile(neck, fullgraph=True, backend="eager")(features)
+        got = compiled(neck)(features)
     trial.same(got, wanted, "the compiled features", rtol=1e-3, atol=1e-3)

@@ -95,7 +95,7 @@ def postprocess_images_are_independent(trial: Trial) -> None:
     """An image's detections are the same alone and in a batch."""
     scores, boxes, batch = _scene(trial, smaller=False)
     both = _run(trial.component(), scores, boxes, batch, levels=LEVELS)
-    one = [image_of(value, 1) for value in (scores, boxes, batch)]
+    one = image_of(scores, 1), image_of(boxes, 1), image_of(batch, 1)
     alone = _run(trial.component(), *one, levels=LEVELS)
     check_same_detections(trial, image_of(both, 1), alone, "the second image in the batch")
 

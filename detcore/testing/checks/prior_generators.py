@@ -13,6 +13,7 @@ from detcore.interfaces import PriorGenerator
 from detcore.structures import ImageBatch, Priors
 from detcore.testing.check import Trial, check, probe
 from detcore.testing.data import Size
+from detcore.testing.errors import ConformanceError
 from detcore.testing.subject import given
 
 SIZES: dict[str, Size] = {"usual": (128, 160), "square": (64, 64), "narrow": (32, 256), "one pixel": (1, 1)}
@@ -113,7 +114,7 @@ def priors_in_the_padding_are_invalid(trial: Trial) -> None:
     sizes = ((128, 160), (96, 64))
     priors = _run(trial, generator, *sizes)
     if priors.valid is None:
-        trial.fail("valid is None though an image is smaller than the batch")
+        raise ConformanceError("valid is None though an image is smaller than the batch")
     first = 0
     for number, level in enumerate(priors.levels):
         valid = priors.valid[:, first : first + level.count].reshape(2, level.h, level.w, level.per_cell)

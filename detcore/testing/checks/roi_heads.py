@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -92,7 +93,8 @@ def roi_head_takes_any_proposals(trial: Trial) -> None:
     for case in ("typical", "none"):
         targets = _targets(trial, head, case)
         proposals = _proposals(trial, targets, trial.case)
-        check_gradients(trial, head, lambda p=proposals, t=targets: _loss(trial, head, features, p, t).total)
+        run = functools.partial(_loss, trial, head, features, proposals, targets)
+        check_gradients(trial, head, lambda run=run: run().total)  # type: ignore[misc]
 
 
 @check(RoIHead)
@@ -139,7 +141,7 @@ def roi_head_detections_are_independent(trial: Trial) -> None:
     proposals = _proposals(trial, _targets(trial, head, "typical"))
     batch = images_of(smaller=False)
     both = _predict(head, features, proposals, batch)
-    alone = _predict(head, *(image_of(value, 1) for value in (features, proposals, batch)))
+    alone = _predict(head, image_of(features, 1), image_of(proposals, 1), image_of(batch, 1))
     check_same_detections(trial, image_of(both, 1), alone, "the second image in the batch")
 
 

@@ -30,7 +30,8 @@ def _sample(trial: Trial, sampler: Sampler, assignment: Assignment, image: int |
     predict = _predict(trial, assignment)
     if image is not None:
         everything = predict()
-        predict = lambda: SamplingPredictions(*(t[image : image + 1] for t in everything))  # noqa: E731
+        alone = SamplingPredictions(*(image_of(tensor, image) for tensor in everything))
+        predict = lambda: alone  # noqa: E731
         assignment = image_of(assignment, image)
     trial.seed_everything()
     return sampler.sample(assignment, predict=predict, generator=trial.generator())

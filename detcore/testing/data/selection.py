@@ -32,7 +32,7 @@ def image_of(structure: S, index: int) -> S:
     if isinstance(structure, Masks):
         return masks_at(structure, slice(index, index + 1))  # type: ignore[return-value]
     if isinstance(structure, (tuple, list)) and not hasattr(structure, "_fields"):
-        return type(structure)(image_of(item, index) for item in structure)  # type: ignore[return-value]
+        return type(structure)(image_of(item, index) for item in structure)
     if dataclasses.is_dataclass(structure) and not isinstance(structure, type):
         fields = {f.name: image_of(getattr(structure, f.name), index) for f in dataclasses.fields(structure)}
         return dataclasses.replace(structure, **fields)
