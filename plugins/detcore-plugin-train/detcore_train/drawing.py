@@ -72,7 +72,7 @@ def draw(image: UInt8[Tensor, "3 H W"], drawn: Drawn, names: Sequence[str]) -> U
     colors = [color_of(label) for label in labels]
     boxes = _inside(drawn.boxes[order], image.shape[-2], image.shape[-1])
     picture = image
-    masks = [] if drawn.masks is None else drawn.masks[order]
+    masks: Sequence[Tensor] = () if drawn.masks is None else tuple(drawn.masks[order])
     for mask, color in zip(
         masks, colors, strict=False
     ):  # one by one: together, they are black where they meet
