@@ -13,7 +13,7 @@ import nox
 ROOT = Path(__file__).parent
 DIST = ROOT / "dist"
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
-PYTHON_SOURCES = ("detcore", "plugins", "tests", "examples", "noxfile.py")
+PYTHON_SOURCES = ("detcore", "plugins", "tests", "examples", "docs", "noxfile.py")
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "uv"
@@ -104,13 +104,27 @@ def parity(session: nox.Session) -> None:
     session.run("python", "-m", "detcore_mmdet.parity", "docs/parity.md")
 
 
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Builds the documentation into site/, with the reference of all components; broken links are errors."""
+    environment = {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}
+    session.run_install(
+        "uv", "sync", "--quiet", "--all-packages", "--group", "docs", env=environment, external=True
+    )
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def known(session: nox.Session) -> None:
     """Writes detcore/known.py: which package brings a component's name."""
     names = {}
     for folder in PLUGINS:
         for group, points in project(folder).get("entry-points", {}).items():
-            if group.startswith("detcore.") and group not in ("detcore.hooks", "detcore.recipes", "detcore.api"):
+            if group.startswith("detcore.") and group not in (
+                "detcore.hooks",
+                "detcore.recipes",
+                "detcore.api",
+            ):
                 names |= dict.fromkeys(points, project(folder)["name"])
     path = ROOT / "detcore" / "known.py"
     head = path.read_text().partition("PACKAGE_OF")[0]
