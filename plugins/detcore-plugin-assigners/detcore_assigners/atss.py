@@ -123,15 +123,17 @@ class ATSSAssigner(Assigner):
         for level, here in levels_of(priors, "ATSSAssigner"):
             x, y = (c[..., here].expand(images, -1)[:, None] for c in (prior_x, prior_y))
             behind = torch.where(choosable[:, here], FAR, torch.inf)[:, None]
-            found = []
+            # written in place: small results kept between large temporaries would keep the heap from reusing those
+            k = min(self.topk, level.count)
+            found = torch.zeros((images, rows, k), dtype=torch.int64, device=gt_x.device)
             for start, stop in slices(rows, images * level.count):
                 dx, dy = gt_x[:, start:stop] - x, gt_y[:, start:stop] - y
                 distance = dx.square_().add_(dy.square_()).sqrt_()
                 distance = torch.where(part[:, None, here], distance, behind)
                 # the reference takes whatever topk finds among equals (the ignored)
                 first = not self.ignored_candidates
-                found.append(nearest(distance, min(self.topk, level.count), first_of_equals=first))
-            candidates.append(torch.cat(found, dim=1) + here.start)
+                found[:, start:stop] = nearest(distance, k, first_of_equals=first)
+            candidates.append(found + here.start)
         return torch.cat(candidates, dim=2)
 
     def _overlaps(

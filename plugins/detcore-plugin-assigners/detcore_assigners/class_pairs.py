@@ -21,12 +21,15 @@ class ClassPairs:
 
     def __init__(self, labels: Int[Tensor, "B M"]) -> None:
         self.labels = labels
-        self._found: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._dense_rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        # image, prior and row; grown by doubling: a list of small results kept between large temporaries would
+        # keep the heap from reusing those
+        self._found, self._count = labels.new_zeros((3, 1024)), 0
 
     def add(self, flags: Bool[Tensor, "B M n"], start: int) -> None:
         """Pairs of the ground truths and priors ``start`` to ``start`` + n."""
         if torch.compiler.is_compiling():
-            self._found.append(self._dense(flags, start))
+            self._dense_rows.append(self._dense(flags, start))
             return
         count = flags.shape[2]
         image, prior, row = flags.transpose(1, 2).nonzero(as_tuple=True)
@@ -35,16 +38,23 @@ class ClassPairs:
         kinds, kind = torch.unique(key, return_inverse=True)
         order = torch.arange(len(key), device=key.device)
         first = torch.full_like(kinds, len(key)).scatter_reduce(0, kind, order, "amin")
-        self._found.append((image[first], prior[first] + start, row[first]))
+        stop = self._count + len(first)
+        if stop > self._found.shape[1]:
+            grown = self._found.new_zeros((3, max(stop, 2 * self._found.shape[1])))
+            grown[:, : self._count] = self._found[:, : self._count]
+            self._found = grown
+        self._found[:, self._count : stop] = torch.stack((image[first], prior[first] + start, row[first]))
+        self._count = stop
 
     def stacked(self) -> Pairs:
         """All pairs, padded to the image that has the most."""
         images = len(self.labels)
-        none = self.labels.new_zeros((images, 0) if torch.compiler.is_compiling() else 0)
-        found = [torch.cat([none, *columns], dim=-1) for columns in zip(*self._found, strict=True)]
-        a, b, c = found or [none, none, none]
         if torch.compiler.is_compiling():
-            return Pairs(a, b, c.bool())
+            none = self.labels.new_zeros((images, 0))
+            columns = zip(*self._dense_rows, strict=True) if self._dense_rows else ((none,), (none,), (none,))
+            prior, gt, valid = (torch.cat(column, dim=1) for column in columns)
+            return Pairs(prior, gt, valid.bool())
+        a, b, c = self._found[:, : self._count]
         image, order = a.sort(stable=True)
         counts = torch.bincount(image, minlength=images)
         place = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]

@@ -148,16 +148,17 @@ class UniformAssigner(Assigner):
         """The boxes nearest to each row."""
         images, count = part.shape
         ours, theirs = _middle_and_size(boxes[:, None]), _middle_and_size(rows[:, :, None])
-        found = []
+        k = min(self.match_times, count)
+        # written in place: small results kept between large temporaries would keep the heap from reusing those
+        found = torch.zeros((images, rows.shape[1], k), dtype=torch.int64, device=rows.device)
         for start, stop in slices(rows.shape[1], images * count):
             x, y, width, height = (
                 (our - their[:, start:stop]).abs_() for our, their in zip(ours, theirs, strict=True)
             )
             distance = x.add_(y).add_(width).add_(height)
             distance = distance.masked_fill_(~part[:, None], torch.inf)
-            k = min(self.match_times, count)
-            found.append(nearest(distance, k, first_of_equals=self.first_of_equals))
-        return torch.cat(found, dim=1)
+            found[:, start:stop] = nearest(distance, k, first_of_equals=self.first_of_equals)
+        return found
 
     def _near(self, predictions: Predictions, targets: Targets) -> Bool[Tensor, "B N"]:
         """The priors whose predicted box overlaps some ground truth too well for a negative."""

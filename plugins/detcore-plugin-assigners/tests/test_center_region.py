@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detcore_assigners import CenterRegionAssigner
+from detcore_assigners.class_pairs import ClassPairs
 
 from detcore.boxes import area, contains, pairwise_overlap
 from detcore.errors import ConfigError
@@ -109,6 +110,19 @@ def test_pairs_are_padded_to_the_image_with_most():
     ]
     pairs = CenterRegionAssigner(**FSAF).assign(CELL, Targets.stack(images)).ignored_pairs
     assert pairs.valid.tolist() == [[False, False], [True, True]]
+
+
+def test_many_pairs():
+    """More than there is room for at first, in slices: all of them are there."""
+    pairs = ClassPairs(torch.arange(40).expand(2, -1))
+    for start in range(0, 100, 10):
+        pairs.add(torch.ones(2, 40, 10, dtype=torch.bool), start)
+    found = pairs.stacked()
+    assert found.valid.shape == (2, 4000)
+    assert found.valid.all()
+    for image in range(2):
+        rows = zip(found.prior[image].tolist(), found.gt[image].tolist(), strict=True)
+        assert set(rows) == {(prior, gt) for prior in range(100) for gt in range(40)}
 
 
 def test_points_are_in_no_core():
