@@ -71,3 +71,14 @@ def test_a_broken_hook_plugin_is_left_out(site, source, cause):
         manager = hooks.manager()
     assert manager.hook.detcore_resolve_weights(address="acme://x") == {"w": 1}
     assert len(hooks.failures()) == 1
+
+
+def test_a_broken_one_is_warned_of_once(site, recwarn):
+    install(site, "bad", {"detcore.hooks": {"bad": "bad_hooks"}}, {"bad_hooks": "raise ImportError('no')"})
+    hooks.refresh()
+    for _ in range(3):
+        hooks.manager()
+    assert [warning.category for warning in recwarn] == [hooks.BrokenPluginWarning]
+    hooks.refresh()
+    with pytest.warns(hooks.BrokenPluginWarning):
+        hooks.manager()

@@ -1,6 +1,7 @@
 """Discovery through entry points, with distributions as an installer leaves them."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -299,3 +300,20 @@ def test_known_packages_are_those_of_the_plugins():
             if group.removeprefix("detcore.") not in registry.OTHER_GROUPS and group.startswith("detcore."):
                 declared |= dict.fromkeys(points, project["name"])
     assert declared == registry.PACKAGE_OF
+
+
+def test_two_hundred_plugins_are_listed_and_none_imported(tmp_path):
+    """The bench measures how long it takes; a plugin of its that is imported raises."""
+    import subprocess
+
+    spec = importlib.util.spec_from_file_location(
+        "list_plugins", Path(__file__).parents[1] / "bench" / "list_plugins.py"
+    )
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    bench.make_plugins(tmp_path, 200)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        bench.COMMAND, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.count(" Part") == 600
