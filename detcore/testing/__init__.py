@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detcore.testing.catalog import all_checks, checks_of, run_check, subjects_of
-    from detcore.testing.check import Check, Trial, check, probe
+    from detcore.testing.checking import Check, Trial, check, probe
     from detcore.testing.data import (
         image_of,
         make_assignment,
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from detcore.testing.subject import Subject
 
 _HOME = {
-    "Check": "check",
+    "Check": "checking",
     "ConformanceError": "errors",
     "NotApplicableError": "errors",
     "Subject": "subject",
-    "Trial": "check",
+    "Trial": "checking",
     "all_checks": "catalog",
-    "check": "check",
+    "check": "checking",
     "checks_of": "catalog",
     "image_of": "data",
     "make_assignment": "data",
@@ -47,7 +47,7 @@ _HOME = {
     "make_targets": "data",
     "pad_targets": "data",
     "parametrize_with_checks": "parametrize",
-    "probe": "check",
+    "probe": "checking",
     "registered": "registries",
     "registry_of": "registries",
     "reordered": "data",

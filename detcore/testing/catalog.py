@@ -16,7 +16,7 @@ from detcore.errors import BrokenPluginError, ConfigError, DetcoreError, did_you
 from detcore.registry import Entry
 from detcore.signature import signature_of
 from detcore.testing import checks as _checks
-from detcore.testing.check import Check
+from detcore.testing.checking import Check
 from detcore.testing.errors import ConformanceError, NotApplicableError
 from detcore.testing.subject import Subject, as_subject, standard_wiring
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detcore.structures import Detections, ImageBatch, Proposals
-from detcore.testing.check import Trial
+from detcore.testing.checking import Trial
 
 
 def check_detections(

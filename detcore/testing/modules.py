@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detcore.structures import FeatureSpec, ImageBatch
-from detcore.testing.check import Trial
+from detcore.testing.checking import Trial
 from detcore.testing.compare import tensors
 from detcore.testing.data import Size
 from detcore.testing.subject import given

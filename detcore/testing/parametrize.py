@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from detcore.testing.catalog import check_expected_failures, checks_of, run_expecting
-from detcore.testing.check import Check
+from detcore.testing.checking import Check
 from detcore.testing.errors import NotApplicableError
 from detcore.testing.subject import Subject, as_subject
 

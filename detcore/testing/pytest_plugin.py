@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detcore.component import Component
     from detcore.registry import Registry
     from detcore.testing.catalog import Unavailable
-    from detcore.testing.check import Check
+    from detcore.testing.checking import Check
     from detcore.testing.subject import Subject
 
 OPTION = "detcore_conformance"
@@ -151,9 +151,11 @@ def detcore_registry() -> Iterator[Callable[..., Registry]]:
     from detcore import registry
     from detcore.testing.registries import registry_of
 
+    before = registry.current()
     with ExitStack() as stack:
 
         def use(*classes: type[Component], distribution: str = "tests", installed: bool = False) -> Registry:
+            stack.enter_context(registry.use(before))  # not what an earlier call has made
             made = registry_of(*classes, distribution=distribution, installed=installed)
             return stack.enter_context(registry.use(made))
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from detcore.testing.catalog import built_in_checks
-from detcore.testing.check import Check
+from detcore.testing.checking import Check
 
 BEGIN, END = "<!-- checks: begin -->\n", "<!-- checks: end -->"
 

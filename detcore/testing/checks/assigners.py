@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from detcore.interfaces import Assigner
 from detcore.structures import Assignment, ImageBatch, Predictions, Priors, Targets
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.compare import tensors
 from detcore.testing.data import (
     STRIDES,

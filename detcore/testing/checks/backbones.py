@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from detcore.interfaces import Backbone
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.data import Size, image_of
 from detcore.testing.modules import (
     IMAGE_SIZES,

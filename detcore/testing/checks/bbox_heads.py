@@ -10,7 +10,7 @@ from torch import Tensor
 from detcore.interfaces import BBoxHead
 from detcore.interfaces.bbox_head import BBoxOutput, RoISample
 from detcore.structures import Losses
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.compare import tensors
 from detcore.testing.modules import check_gradients, compiled, enliven
 from detcore.testing.subject import given

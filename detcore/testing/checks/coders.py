@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detcore.interfaces import BBoxCoder
 from detcore.structures import Priors
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.modules import compiled
 
 STRIDE = 8.0

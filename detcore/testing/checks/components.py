@@ -18,7 +18,7 @@ from detcore.component import Component, arguments_of, walk
 from detcore.errors import ConfigError
 from detcore.serialize import build, dump
 from detcore.signature import harden, signature_of
-from detcore.testing.check import Trial, check, run_probe
+from detcore.testing.checking import Trial, check, run_probe
 from detcore.testing.compare import ATOL, RTOL, difference, snapshot, tensors
 from detcore.testing.errors import NotApplicableError
 from detcore.testing.registries import registered

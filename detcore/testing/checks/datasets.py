@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 
 from detcore.interfaces import Dataset, Example
 from detcore.structures import ClassMap, ImageGeometry
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.compare import snapshot
 
 #: Only so many images are looked at.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detcore.interfaces import DenseHead, ProposalHead
 from detcore.structures import Detections, HeadOutput, ImageBatch, Losses, Targets
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.data import Size, image_of, make_targets, pad_targets, reordered
 from detcore.testing.detections import check_detections, check_proposals, check_same_detections
 from detcore.testing.modules import (

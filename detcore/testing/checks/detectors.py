@@ -8,7 +8,7 @@ import torch
 
 from detcore.interfaces import Detector
 from detcore.structures import ClassMap, Detections, Losses
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.data import make_targets
 from detcore.testing.detections import check_detections, check_same_detections
 from detcore.testing.modules import check_buffers_stay, check_gradients, enliven

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from detcore.interfaces import BoxLoss, ClassificationLoss, Loss
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.errors import NotApplicableError
 from detcore.testing.modules import compiled
 from detcore.testing.subject import NUM_CLASSES, given

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detcore.interfaces import MaskHead
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.checks.bbox_heads import region_features
 from detcore.testing.modules import check_gradients, compiled, enliven
 from detcore.testing.subject import given

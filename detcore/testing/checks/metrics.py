@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detcore.interfaces import Metric
 from detcore.structures import ImageDetections
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.examples import MadeUpDataset
 
 Found = dict[int, ImageDetections]

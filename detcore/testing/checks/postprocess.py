@@ -10,7 +10,7 @@ from torch import Tensor
 from detcore.interfaces import Postprocess
 from detcore.interfaces.postprocess import BoxDecoder
 from detcore.structures import Detections, ImageBatch
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.data import image_of
 from detcore.testing.detections import check_detections, check_same_detections
 from detcore.testing.modules import images_of

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detcore.interfaces import Preprocessor
 from detcore.structures import ImageGeometry
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 
 SIZES = ((48, 70), (33, 40))
 

@@ -11,7 +11,7 @@ import torch
 
 from detcore.interfaces import PriorGenerator
 from detcore.structures import ImageBatch, Priors
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.data import Size
 from detcore.testing.errors import ConformanceError
 from detcore.testing.subject import given

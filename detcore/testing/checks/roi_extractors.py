@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detcore.interfaces import RoIExtractor
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.modules import HEAD_SIZE, features_for, in_features, total_of
 
 

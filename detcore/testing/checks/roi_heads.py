@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detcore.interfaces import RoIHead
 from detcore.structures import Detections, ImageBatch, Losses, Proposals, Targets
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.data import image_of, make_proposals, make_targets, pad_targets
 from detcore.testing.detections import check_detections, check_same_detections
 from detcore.testing.modules import (

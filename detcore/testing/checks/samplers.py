@@ -10,7 +10,7 @@ import torch
 from detcore.interfaces import Sampler
 from detcore.interfaces.sampler import SamplingPredictions
 from detcore.structures import Assignment, Sample
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.data import ASSIGNMENT_CASES, image_of, make_assignment
 
 
@@ -30,7 +30,8 @@ def _sample(trial: Trial, sampler: Sampler, assignment: Assignment, image: int |
     predict = _predict(trial, assignment)
     if image is not None:
         everything = predict()
-        alone = SamplingPredictions(*(image_of(tensor, image) for tensor in everything))
+        parts: Any = [image_of(tensor, image) for tensor in everything]
+        alone = SamplingPredictions(*parts)
         predict = lambda: alone  # noqa: E731
         assignment = image_of(assignment, image)
     trial.seed_everything()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from detcore.interfaces import SharedHead
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.checks.bbox_heads import region_features
 from detcore.testing.modules import check_gradients, total_of
 

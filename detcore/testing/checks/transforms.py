@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detcore.interfaces import Example, Transform
 from detcore.structures import ImageGeometry
-from detcore.testing.check import Trial, check, probe
+from detcore.testing.checking import Trial, check, probe
 from detcore.testing.checks.datasets import check_example
 from detcore.testing.compare import snapshot
 from detcore.testing.examples import make_example
