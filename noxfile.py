@@ -115,6 +115,12 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Measures speed and memory beside the peers, and writes docs/performance.md."""
+    session.run("python", "-m", "bench", "--page", "docs/performance.md", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def known(session: nox.Session) -> None:
     """Writes detcore/known.py: which package brings a component's name."""
     names = {}

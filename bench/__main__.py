@@ -1,0 +1,87 @@
+"""``python -m bench``: runs the rows, writes bench/results/TIME.json and docs/performance.md."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib
+import os
+from pathlib import Path
+
+from bench import report
+from bench.harness import Result, measure
+from bench.row import Row
+
+ROOT = Path(__file__).parents[1]
+#: In the order of the table.
+MODULES = (
+    "training",
+    "inference",
+    "postprocess",
+    "assignment",
+    "focal",
+    "loading",
+    "evaluation",
+    "startup",
+)
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    args = arguments()
+    wanted = {
+        f"{module}/{name}": (module, name, row)
+        for module in MODULES
+        for name, row in rows_of(module).items()
+        if chosen(f"{module}/{name}", row, args)
+    }
+    pythons = {"mmdet": args.mmdet_python or ""}
+    found: dict[str, dict[str, Result]] = {}
+    for key, (module, name, row) in wanted.items():
+        found[key] = measure(module, name, row, repeats=args.repeats, threads=args.threads, pythons=pythons)
+        print(key, *(describe(name, result) for name, result in found[key].items()), sep="  ", flush=True)
+    where = report.machine(args.threads)
+    print("wrote", report.write_json(args.out, where, found))
+    if args.page:
+        titles = {key: row.title for key, (_, _, row) in wanted.items()}
+        args.page.write_text(report.page(where, titles, found, args.repeats))
+        print("wrote", args.page)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", help="patterns such as 'assignment/*'; all where none is given")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each contender")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--full", action="store_true", help="also the rows that take minutes")
+    parser.add_argument("--mmdet-python", help="an interpreter that can import mmdet")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "bench" / "results", help="folder of the JSON files"
+    )
+    parser.add_argument("--page", type=Path, help="the table, as a Markdown file")
+    return parser.parse_args()
+
+
+def rows_of(module: str) -> dict[str, Row]:
+    """The rows of one file."""
+    rows: dict[str, Row] = importlib.import_module(f"bench.rows.{module}").ROWS
+    return rows
+
+
+def chosen(key: str, row: Row, args: argparse.Namespace) -> bool:
+    """Whether a row is to be run."""
+    if args.rows:
+        return any(fnmatch.fnmatchcase(key, pattern) for pattern in args.rows)
+    return args.full or not row.slow
+
+
+def describe(name: str, result: Result) -> str:
+    """One contender's numbers, for the terminal."""
+    if result.failure:
+        return f"{name}: {result.failure}"
+    return f"{name}: {result.median:.4f} s, {result.memory / 2**20:.0f} MiB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""What a benchmark is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Prepares the work and returns what does it once; only the latter is timed.
+Prepare = Callable[[], Callable[[], Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One piece of work that detcore and its peers do.
+
+    Args:
+        title: What is done, for the table.
+        contenders: By name; "detcore" is one of them. "mmdet" runs in the environment that the user names.
+        slow: Whether only ``--full`` runs it.
+        limits: Contenders that cannot do it, with the reason.
+    """
+
+    title: str
+    contenders: Mapping[str, Prepare]
+    slow: bool = False
+    limits: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,85 @@
+"""The same two detectors in both libraries: ResNet-50 with a pyramid, randomly initialised, 80 classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.rows.scene import CLASSES, device
+
+
+def detcore_retinanet() -> nn.Module:
+    """RetinaNet R50 of detcore."""
+    from detcore_fpn import FPN
+    from detcore_resnet import ResNet
+    from detcore_retina import RetinaHead
+
+    from detcore import SingleStageDetector
+
+    model: nn.Module = SingleStageDetector(
+        num_classes=CLASSES,
+        backbone=ResNet(depth=50),
+        neck=FPN.spec(start_level=1, num_outs=5, add_extra_convs="on_output"),
+        head=RetinaHead.spec(),
+    )
+    spread(model.head.retina_cls)  # type: ignore[union-attr,arg-type]
+    return placed(model)
+
+
+def torchvision_retinanet(size: tuple[int, int]) -> nn.Module:
+    """RetinaNet R50 of torchvision, for images of (h, w) as they are."""
+    from torchvision.models.detection import retinanet_resnet50_fpn
+
+    model = retinanet_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=CLASSES, trainable_backbone_layers=5, **limits(size)
+    )
+    spread(model.head.classification_head.cls_logits)
+    return placed(model)
+
+
+def detcore_faster_rcnn() -> nn.Module:
+    """Faster R-CNN R50 of detcore."""
+    from detcore_fpn import FPN
+    from detcore_rcnn import RPNHead, StandardRoIHead
+    from detcore_resnet import ResNet
+
+    from detcore import TwoStageDetector
+
+    model: nn.Module = TwoStageDetector(
+        num_classes=CLASSES,
+        backbone=ResNet(depth=50),
+        neck=FPN.spec(num_outs=5),
+        rpn_head=RPNHead.spec(),
+        roi_head=StandardRoIHead.spec(),
+    )
+    return placed(model)
+
+
+def torchvision_faster_rcnn(size: tuple[int, int]) -> nn.Module:
+    """Faster R-CNN R50 of torchvision, for images of (h, w) as they are."""
+    from torchvision.models.detection import fasterrcnn_resnet50_fpn
+
+    return placed(
+        fasterrcnn_resnet50_fpn(
+            weights=None, weights_backbone=None, num_classes=CLASSES + 1, trainable_backbone_layers=5,
+            **limits(size),
+        )
+    )  # fmt: skip
+
+
+def limits(size: tuple[int, int]) -> dict[str, Any]:
+    """The resizing that leaves an image of (h, w) as it is."""
+    return {"min_size": min(size), "max_size": max(size)}
+
+
+def spread(classifier: nn.Conv2d) -> None:
+    """Scores of an untrained classifier that leave work for what comes after."""
+    nn.init.normal_(classifier.weight, std=0.05)
+    nn.init.constant_(classifier.bias, -4.0)  # type: ignore[arg-type]
+
+
+def placed(model: nn.Module) -> nn.Module:
+    """On the device, in the memory format that convolutions like best."""
+    return model.to(device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

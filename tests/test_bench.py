@@ -1,0 +1,68 @@
+"""The benchmarks' harness; nothing here is timed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are not installed
+
+from bench import report, worker
+from bench.__main__ import MODULES, rows_of
+from bench.harness import Result, measure
+from bench.row import Row
+
+
+def test_every_row_has_us_and_a_title_of_its_own():
+    rows = [row for module in MODULES for row in rows_of(module).values()]
+    assert all("detcore" in row.contenders for row in rows)
+    assert len({row.title for row in rows}) == len(rows)
+
+
+@pytest.mark.slow
+def test_contenders_take_turns_in_processes_of_their_own():
+    row = rows_of("startup")["import"]
+    assert "mmdet" in row.contenders
+    only_us = Row(row.title, {"detcore": row.contenders["detcore"], "mmdet": row.contenders["mmdet"]})
+    found = measure("startup", "import", only_us, repeats=2, threads=1, pythons={"mmdet": ""})
+    assert set(found) == {"detcore"}
+    assert len(found["detcore"].seconds) == 2
+    assert found["detcore"].median > 0
+
+
+@pytest.mark.slow
+def test_a_contender_that_cannot_prepare_is_reported_and_the_others_run():
+    row = Row("x", {"detcore": rows_of("startup")["import"].contenders["detcore"], "absent": lambda: print})
+    found = measure("startup", "import", row, repeats=1, threads=1, pythons={"absent": sys.executable})
+    assert "KeyError: 'absent'" in found["absent"].failure
+    assert found["detcore"].seconds
+
+
+@pytest.mark.slow
+def test_a_peer_with_a_known_limit_is_not_run():
+    row = Row("x", {"detcore": rows_of("startup")["import"].contenders["detcore"], "peer": lambda: print},
+              limits={"peer": "needs more memory"})  # fmt: skip
+    found = measure("startup", "import", row, repeats=1, threads=1, pythons={})
+    assert found["peer"] == Result(failure="needs more memory")
+
+
+def test_memory_is_that_of_the_run_alone():
+    held = bytearray(64 * 2**20)
+    size = 128 * 2**20
+    assert 0.8 * size < worker.peak(lambda: bytearray(b"x" * size)) < 2.5 * size
+    assert worker.peak(lambda: None) < 2**24
+    assert len(held) == 64 * 2**20
+
+
+def test_the_page_shows_ratios_and_reasons(tmp_path):
+    rows = {
+        "a": {"detcore": Result((1.0, 2.0, 3.0), 2**30), "peer": Result((4.0, 4.0, 40.0), 2**31)},
+        "b": {"detcore": Result((0.001,), 0), "peer": Result(failure="does not fit")},
+        "c": {"detcore": Result((5.0,), 0)},
+    }
+    text = report.page(report.machine(2), {"a": "work A", "b": "work B", "c": "work C"}, rows, 3)
+    assert "| work A | 2.00 s | 1.00 GiB | peer | 4.00 s | 2.00 | 2.00 GiB | 2.0 |" in text
+    assert "| work B | 1 ms | 0 MiB | peer | does not fit |  |  |  |" in text
+    assert "| work C | 5.00 s | 0 MiB |  |  |  |  |  |" in text
+    written = report.write_json(tmp_path, report.machine(2), rows)
+    assert '"failure": "does not fit"' in written.read_text()
