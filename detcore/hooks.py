@@ -70,10 +70,12 @@ class Hooks:
         Classes without an example are checked with their defaults, those with required parameters need one.
         Import what is heavy inside the function.
         """
+        return ()
 
     @hookspec
     def detcore_add_checks(self) -> Iterable[Check]:
         """Conformance checks beside those of :mod:`detcore.testing`, for interfaces of one's own or of all."""
+        return ()
 
 
 #: Settings of ``DETCORE_DISABLE_PLUGINS`` under which what is broken was warned of.
