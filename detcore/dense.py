@@ -7,6 +7,7 @@ step and uses the others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -41,7 +42,7 @@ from detcore.structures import (
     Sample,
     Targets,
 )
-from detcore.targets import class_labels, usable
+from detcore.targets import DenseTargets, class_labels, dense_targets, usable
 
 # ------------------------------------------------------------------------------------ maps of predictions
 
@@ -194,6 +195,57 @@ def sample(
         return SamplingPredictions(losses, seen.logits, seen.boxes, loss_cls.scores(seen.logits))
 
     return sampler.sample(assignment, predict=predict)
+
+
+class Classified(NamedTuple):
+    """What :func:`classify` gives.
+
+    Args:
+        sample: The sampler's choice.
+        wanted: What every prior should have predicted.
+        loss: The classification loss.
+    """
+
+    sample: Sample
+    wanted: DenseTargets
+    loss: Float[Tensor, ""]
+
+
+def classify(
+    output: DenseOutput,
+    priors: Priors,
+    targets: Targets,
+    assignment: Assignment,
+    *,
+    sampler: Sampler,
+    coder: BBoxCoder,
+    loss_cls: ClassificationLoss,
+    num_classes: int,
+    pos_weight: float,
+) -> Classified:
+    """From the assignment to the classification loss: sampling, targets, and the quality where the loss asks.
+
+    Args:
+        output: The network's.
+        priors: All of them.
+        targets: Ground truth.
+        assignment: Which ground truth each prior answers for.
+        sampler: Chooses among the assigned priors.
+        coder: Decodes the predictions, for a sampler or a loss that looks at them.
+        loss_cls: The loss.
+        num_classes: K.
+        pos_weight: Weight of the positives.
+    """
+    chosen = sample(
+        sampler, assignment, output, priors, targets, coder=coder, loss_cls=loss_cls, num_classes=num_classes
+    )
+    wanted = dense_targets(
+        assignment, chosen, targets,
+        num_classes=num_classes, pos_weight=pos_weight, subsampled=sampler.subsamples,
+    )  # fmt: skip
+    quality = localization_quality(loss_cls, output.codes, priors, wanted.positives, coder)
+    loss = classification_loss(loss_cls, output.logits, wanted, level_counts(priors), quality)
+    return Classified(chosen, wanted, loss)
 
 
 # ---------------------------------------------------------------------------------------------- prediction

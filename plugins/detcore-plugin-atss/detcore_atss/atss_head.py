@@ -41,7 +41,7 @@ from detcore.structures import (
     Priors,
     Targets,
 )
-from detcore.targets import DenseTargets, centerness, dense_targets
+from detcore.targets import DenseTargets, centerness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,20 +190,11 @@ class ATSSHead(DenseHead):
         if assignment is None:
             assignment = self.match(output, targets, batch)
         priors = self.priors(output, batch)
-        sample = dense.sample(
-            self.sampler, assignment, output, priors, targets,
-            coder=self.bbox_coder, loss_cls=self.loss_cls, num_classes=self.num_classes,
+        sample, wanted, loss_cls = dense.classify(
+            output, priors, targets, assignment,
+            sampler=self.sampler, coder=self.bbox_coder, loss_cls=self.loss_cls,
+            num_classes=self.num_classes, pos_weight=self.pos_weight,
         )  # fmt: skip
-        wanted = dense_targets(
-            assignment, sample, targets,
-            num_classes=self.num_classes, pos_weight=self.pos_weight, subsampled=self.sampler.subsamples,
-        )  # fmt: skip
-        quality = dense.localization_quality(
-            self.loss_cls, output.codes, priors, wanted.positives, self.bbox_coder
-        )
-        loss_cls = dense.classification_loss(
-            self.loss_cls, output.logits, wanted, dense.level_counts(priors), quality
-        )
         return Losses(
             {"loss_cls": loss_cls, **self._positive_losses(output, priors, wanted)},
             {"num_positives": sample.positive.sum().float()},

@@ -38,7 +38,6 @@ from detcore.structures import (
     Proposals,
     Targets,
 )
-from detcore.targets import dense_targets
 from detcore_rcnn.level_nms import LevelNMSPostprocess
 
 
@@ -146,20 +145,11 @@ class RPNHead(ProposalHead):
         if assignment is None:
             assignment = self.match(output, targets, batch)
         priors = self.priors(output, batch)
-        sample = dense.sample(
-            self.sampler, assignment, output, priors, targets,
-            coder=self.bbox_coder, loss_cls=self.loss_cls, num_classes=1,
+        sample, wanted, loss_cls = dense.classify(
+            output, priors, targets, assignment,
+            sampler=self.sampler, coder=self.bbox_coder, loss_cls=self.loss_cls,
+            num_classes=1, pos_weight=self.pos_weight,
         )  # fmt: skip
-        wanted = dense_targets(
-            assignment, sample, targets,
-            num_classes=1, pos_weight=self.pos_weight, subsampled=self.sampler.subsamples,
-        )  # fmt: skip
-        quality = dense.localization_quality(
-            self.loss_cls, output.codes, priors, wanted.positives, self.bbox_coder
-        )
-        loss_cls = dense.classification_loss(
-            self.loss_cls, output.logits, wanted, dense.level_counts(priors), quality
-        )
         loss_bbox = dense.box_loss(
             self.loss_bbox, output.codes, priors, wanted.positives, self.bbox_coder,
             wanted.count, on_boxes=self.compares_boxes,

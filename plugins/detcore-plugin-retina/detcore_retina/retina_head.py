@@ -37,7 +37,6 @@ from detcore.structures import (
     Priors,
     Targets,
 )
-from detcore.targets import dense_targets
 
 
 class RetinaHead(DenseHead):
@@ -151,20 +150,11 @@ class RetinaHead(DenseHead):
         if assignment is None:
             assignment = self.match(output, targets, batch)
         priors = self.priors(output, batch)
-        sample = dense.sample(
-            self.sampler, assignment, output, priors, targets,
-            coder=self.bbox_coder, loss_cls=self.loss_cls, num_classes=self.num_classes,
+        sample, wanted, loss_cls = dense.classify(
+            output, priors, targets, assignment,
+            sampler=self.sampler, coder=self.bbox_coder, loss_cls=self.loss_cls,
+            num_classes=self.num_classes, pos_weight=self.pos_weight,
         )  # fmt: skip
-        wanted = dense_targets(
-            assignment, sample, targets,
-            num_classes=self.num_classes, pos_weight=self.pos_weight, subsampled=self.sampler.subsamples,
-        )  # fmt: skip
-        quality = dense.localization_quality(
-            self.loss_cls, output.codes, priors, wanted.positives, self.bbox_coder
-        )
-        loss_cls = dense.classification_loss(
-            self.loss_cls, output.logits, wanted, dense.level_counts(priors), quality
-        )
         loss_bbox = dense.box_loss(
             self.loss_bbox, output.codes, priors, wanted.positives, self.bbox_coder,
             wanted.count, on_boxes=self.compares_boxes,
