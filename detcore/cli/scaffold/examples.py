@@ -144,6 +144,11 @@ def test_colours_go_and_boxes_stay(tmp_path: Path) -> None:
     assert torch.equal(changed["boxes"], example["boxes"])
     assert MyComponent(prob=0.0)(example) is example
 """,
+    "blocks": """\
+def test_it_keeps_the_size() -> None:
+    block = MyComponent(in_channels=8)
+    assert block(torch.zeros(2, 8, 5, 7)).shape == (2, block.out_channels, 5, 7)
+""",
     "optimizers": """\
 def test_a_step() -> None:
     torch.manual_seed(0)
