@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detcore.component import walk
 from detcore.errors import CheckpointError, ConfigError, Problem
-from detcore.interfaces import Detector
+from detcore.interfaces import Detector, Loss
 from detcore.serialize import build
 from detcore.structures import ClassMap
 from detcore.weights import AdaptedWeights, RenameRules, without_weights
@@ -182,7 +182,7 @@ def match_keys(module: torch.nn.Module, weights: Mapping[str, Tensor], report: R
     own = module.state_dict()
     skipped = [n for n in names if n.startswith(tuple(report.unused)) or _is_constant(module, n)]
     mapped = {there: here for there, here in names.items() if there not in skipped and here in own}
-    given = set(mapped.values())
+    given = set(mapped.values()) | _statistics_of_losses(module)
     return KeyReport(
         mapped=mapped,
         skipped=tuple(skipped),
@@ -256,6 +256,16 @@ def _rename(name: str, modules: Sequence[tuple[str, str]], tables: Sequence[tupl
                 rest = re.sub(pattern, replacement, rest)
             name = prefix + rest
     return name
+
+
+def _statistics_of_losses(module: torch.nn.Module) -> set[str]:
+    """The moving averages of losses: the reference's weights need not have them, and training begins them anew."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, part in module.named_modules()
+        if isinstance(part, Loss)
+        for name, _ in part.named_buffers(recurse=False)
+    }
 
 
 def _is_constant(module: torch.nn.Module, name: str) -> bool:
