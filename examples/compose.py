@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from detcore import ClassMap, SingleStageDetector
+from detcore.interfaces import Detector
 
 CLASSES = ClassMap(("red", "green", "blue"))
 SIZE = 64
@@ -50,7 +51,7 @@ def picture(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     return image, {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.tensor(labels)}
 
 
-def train(model: SingleStageDetector, steps: int, batch_size: int = 8) -> None:
+def train(model: Detector, steps: int, batch_size: int = 8) -> None:
     """The whole training: a loss is a dict of scalars, and its total has a backward pass."""
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
@@ -68,7 +69,7 @@ def train(model: SingleStageDetector, steps: int, batch_size: int = 8) -> None:
             print(f"step {step + 1:3d}  " + "  ".join(f"{k} {v.item():.3f}" for k, v in losses.items()))
 
 
-def recall(model: SingleStageDetector, pictures: int = 32) -> float:
+def recall(model: Detector, pictures: int = 32) -> float:
     """The part of unseen boxes that are found: same class, IoU above one half, score above 0.3."""
     generator = torch.Generator().manual_seed(1)
     images, targets = zip(*(picture(generator) for _ in range(pictures)), strict=True)
@@ -83,22 +84,18 @@ def recall(model: SingleStageDetector, pictures: int = 32) -> float:
     return found / total
 
 
-def main(steps: int = 200) -> float:
-    """Composes, trains, tests."""
-    torch.manual_seed(0)
+def run(model: Detector, description: str) -> None:
+    """Trains and tests, for as many steps as the command line says."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps")
+    steps = parser.parse_args().steps
+    torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
     started = time.perf_counter()
-    model = compose()
     train(model, steps)
     found = recall(model)
     print(f"found {found:.0%} of the boxes in unseen pictures, after {time.perf_counter() - started:.0f} s")
-    return found
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Composes a small RetinaNet and trains it on generated pictures."
-    )
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
-    main(arguments.steps)
+    torch.manual_seed(0)
+    run(compose(), "Composes a small RetinaNet and trains it on generated pictures.")

@@ -1,33 +1,28 @@
 """Faster R-CNN composed in Python, with another assigner, sampler and loss, trained on generated pictures.
 
 Each part is an object or a spec in its typed place; one of them is a class of this file, registered nowhere.
+The pictures and the training loop are those of compose.py.
 Run ``python examples/faster_rcnn_compose.py``; it takes about a minute.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable
 from typing import Annotated
 
 import torch
+from compose import CLASSES, run
 from detcore_assigners import MaxIoUAssigner
 from detcore_fpn import FPN
 from detcore_losses import FocalLoss, GIoULoss
 from detcore_rcnn import LevelNMSPostprocess, RPNHead, Shared2FCBBoxHead, SingleRoIExtractor, StandardRoIHead
 from detcore_resnet import ResNet
 from pydantic import Field
-from torch import Tensor
-from torchvision.ops import box_iou
 
-from detcore import ClassMap, TwoStageDetector
+from detcore import TwoStageDetector
 from detcore.interfaces import Sampler
 from detcore.interfaces.sampler import SamplingPredictions
 from detcore.structures import Assignment, Sample
-
-CLASSES = ClassMap(("red", "green", "blue"))
-SIZE = 64
 
 
 class HardestSampler(Sampler):
@@ -87,71 +82,6 @@ def compose() -> TwoStageDetector:
     return model
 
 
-def picture(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-    """A noisy grey image [3, H, W] with one to three coloured boxes in it, and what is in it."""
-    image = torch.randint(90, 140, (3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
-    count = int(torch.randint(1, 4, (), generator=generator))
-    boxes, labels = [], []
-    for _ in range(count):
-        w, h = torch.randint(16, 34, (2,), generator=generator).tolist()
-        x, y = (int(torch.randint(0, SIZE - side, (), generator=generator)) for side in (w, h))
-        label = int(torch.randint(len(CLASSES), (), generator=generator))
-        image[:, y : y + h, x : x + w] = 30
-        image[label, y : y + h, x : x + w] = 230
-        boxes.append([x, y, x + w, y + h])
-        labels.append(label)
-    return image, {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.tensor(labels)}
-
-
-def train(model: TwoStageDetector, steps: int, batch_size: int = 8) -> None:
-    """The whole training: a loss is a dict of scalars, and its total has a backward pass."""
-    generator = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    model.train()
-    for step in range(steps):
-        images, targets = zip(*(picture(generator) for _ in range(batch_size)), strict=True)
-        losses = model(images, targets)
-        optimizer.zero_grad()
-        losses.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        if step % 20 == 19:
-            print(f"step {step + 1:3d}  " + "  ".join(f"{k} {v.item():.3f}" for k, v in losses.items()))
-
-
-def recall(model: TwoStageDetector, pictures: int = 32) -> float:
-    """The part of unseen boxes that are found: same class, IoU above one half, score above 0.3."""
-    generator = torch.Generator().manual_seed(1)
-    images, targets = zip(*(picture(generator) for _ in range(pictures)), strict=True)
-    model.eval()
-    with torch.inference_mode():
-        detections = model(images).unpad()
-    found = total = 0
-    for ours, truth in zip(detections, targets, strict=True):
-        same = truth["labels"][:, None] == ours.labels
-        hit = (box_iou(truth["boxes"], ours.boxes) > 0.5) & same & (ours.scores > 0.3)
-        found, total = found + int(hit.any(1).sum()), total + len(hit)
-    return found / total
-
-
-def main(steps: int = 200) -> float:
-    """Composes, trains, tests."""
-    torch.manual_seed(0)
-    started = time.perf_counter()
-    model = compose()
-    train(model, steps)
-    found = recall(model)
-    print(f"found {found:.0%} of the boxes in unseen pictures, after {time.perf_counter() - started:.0f} s")
-    return found
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Composes a small Faster R-CNN and trains it on generated pictures."
-    )
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
-    main(arguments.steps)
+    torch.manual_seed(0)
+    run(compose(), "Composes a small Faster R-CNN and trains it on generated pictures.")
