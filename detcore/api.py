@@ -25,6 +25,7 @@ INTERFACE_VERSIONS: dict[str, int] = {
     "backbones": 1,
     "bbox_coders": 1,
     "bbox_heads": 1,
+    "blocks": 1,
     "datasets": 1,
     "dense_heads": 1,
     "detectors": 1,

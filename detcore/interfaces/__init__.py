@@ -4,6 +4,7 @@ from detcore.interfaces.assigner import Assigner
 from detcore.interfaces.backbone import Backbone
 from detcore.interfaces.bbox_coder import BBoxCoder
 from detcore.interfaces.bbox_head import BBoxHead
+from detcore.interfaces.block import Block
 from detcore.interfaces.dataset import Dataset, Example
 from detcore.interfaces.dense_head import DenseHead, ProposalHead
 from detcore.interfaces.detector import Detector
@@ -25,6 +26,7 @@ __all__ = [
     "BBoxCoder",
     "BBoxHead",
     "Backbone",
+    "Block",
     "BoxLoss",
     "ClassificationLoss",
     "Dataset",

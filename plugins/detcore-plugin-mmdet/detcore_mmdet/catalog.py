@@ -19,7 +19,7 @@ from detcore_mmdet.options import Translator
 from detcore_mmdet.reference_types import REFERENCE_TYPES
 
 GROUP = "detcore_mmdet.translators"
-_FAMILIES = ("assigners", "backbones", "coders", "dense_heads", "detectors", "losses", "necks",
+_FAMILIES = ("assigners", "backbones", "blocks", "coders", "dense_heads", "detectors", "losses", "necks",
              "preprocessors", "priors", "roi_heads", "samplers")  # fmt: skip
 
 

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detcore_resnet.blocks import BasicBlock, BlockOptions, Bottleneck, make_stage
+    from detcore_resnet.placement import BlockPlacement
+    from detcore_resnet.res_layer import ResLayer
     from detcore_resnet.resnet import ResNet
 
-__all__ = ["BasicBlock", "BlockOptions", "Bottleneck", "ResNet", "make_stage"]
+__all__ = ["BasicBlock", "BlockOptions", "BlockPlacement", "Bottleneck", "ResLayer", "ResNet", "make_stage"]
 
 _HOME = {
     "BasicBlock": "blocks",
     "BlockOptions": "blocks",
+    "BlockPlacement": "placement",
     "Bottleneck": "blocks",
+    "ResLayer": "res_layer",
     "ResNet": "resnet",
     "make_stage": "blocks",
 }

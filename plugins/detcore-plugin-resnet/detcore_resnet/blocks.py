@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detcore.layers import NormName, make_norm
+from detcore_resnet.placement import Attached, BlockPlacement, attached_to, through
 
 Style = Literal["pytorch", "caffe"]
 
@@ -46,20 +47,30 @@ class BasicBlock(nn.Module):
         stride: Stride of the first convolution.
         dilation: Dilation of the first convolution.
         options: What all blocks share; ``style`` makes no difference here.
+        attached: Blocks inside of it.
     """
 
     expansion: ClassVar[int] = 1
 
     def __init__(
-        self, in_channels: int, channels: int, *, stride: int, dilation: int, options: BlockOptions
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        dilation: int,
+        options: BlockOptions,
+        attached: Attached = Attached(),
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, dilation, dilation, bias=False)
         self.bn1 = options.make_norm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = attached.conv2(channels, channels, stride=1, dilation=1)
         self.bn2 = options.make_norm(channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = make_shortcut(in_channels, channels, stride, options)
+        names = attached.attach(self, {"after_conv1": channels, "after_conv2": channels})
+        self._after1, self._after2 = (names.get(f"after_conv{i}", ()) for i in (1, 2))
 
     @property
     def last_norm(self) -> nn.Module:
@@ -68,9 +79,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """The feature map after the block."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)
+        out = through(self, self._after1, self.relu(self.bn1(self.conv1(x))))
+        out = through(self, self._after2, self.bn2(self.conv2(out)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        # in place, unless a block may need its own output for the gradient
+        out = out + shortcut if self._after2 else out.add_(shortcut)
         return self.relu(out)  # type: ignore[no-any-return]
 
 
@@ -83,24 +96,35 @@ class Bottleneck(nn.Module):
         stride: Stride of the block; ``options.style`` says which convolution has it.
         dilation: Dilation of the 3x3 convolution.
         options: What all blocks share.
+        attached: Blocks inside of it.
     """
 
     expansion: ClassVar[int] = 4
 
     def __init__(
-        self, in_channels: int, channels: int, *, stride: int, dilation: int, options: BlockOptions
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        dilation: int,
+        options: BlockOptions,
+        attached: Attached = Attached(),
     ) -> None:
         super().__init__()
         first, second = (stride, 1) if options.style == "caffe" else (1, stride)
         out_channels = channels * self.expansion
         self.conv1 = nn.Conv2d(in_channels, channels, 1, first, bias=False)
         self.bn1 = options.make_norm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, second, dilation, dilation, bias=False)
+        self.conv2 = attached.conv2(channels, channels, stride=second, dilation=dilation)
         self.bn2 = options.make_norm(channels)
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = options.make_norm(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = make_shortcut(in_channels, out_channels, stride, options)
+        after = {"after_conv1": channels, "after_conv2": channels, "after_conv3": out_channels}
+        names = attached.attach(self, after)
+        self._after1, self._after2, self._after3 = (names.get(position, ()) for position in after)
 
     @property
     def last_norm(self) -> nn.Module:
@@ -109,10 +133,12 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """The feature map after the block."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        out += x if self.downsample is None else self.downsample(x)
+        out = through(self, self._after1, self.relu(self.bn1(self.conv1(x))))
+        out = through(self, self._after2, self.relu(self.bn2(self.conv2(out))))
+        out = through(self, self._after3, self.bn3(self.conv3(out)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        # in place, unless a block may need its own output for the gradient
+        out = out + shortcut if self._after3 else out.add_(shortcut)
         return self.relu(out)  # type: ignore[no-any-return]
 
 
@@ -148,6 +174,8 @@ def make_stage(
     stride: int,
     dilation: int,
     options: BlockOptions,
+    index: int = 0,
+    placements: tuple[BlockPlacement, ...] = (),
 ) -> nn.Sequential:
     """Blocks in a row, of which the first has the stride.
 
@@ -160,9 +188,19 @@ def make_stage(
         stride: Stride of the stage.
         dilation: Dilation of all blocks.
         options: What all blocks share.
+        index: Which stage it is (0-based), for ``placements``.
+        placements: What is attached inside of the residual blocks of the whole network.
     """
-    first = block(in_channels, channels, stride=stride, dilation=dilation, options=options)
-    rest = [
-        block(out_channels, channels, stride=1, dilation=dilation, options=options) for _ in range(depth - 1)
-    ]
-    return nn.Sequential(first, *rest)
+    return nn.Sequential(
+        *(
+            block(
+                out_channels if i else in_channels,
+                channels,
+                stride=1 if i else stride,
+                dilation=dilation,
+                options=options,
+                attached=attached_to(placements, index, first=i == 0),
+            )
+            for i in range(depth)
+        )
+    )

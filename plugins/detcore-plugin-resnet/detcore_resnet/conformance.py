@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 @hookimpl
 def detcore_conformance_examples() -> Iterable[Subject]:
-    """Small backbones, trained whole and in part."""
+    """Small backbones and stages, trained whole and in part."""
     from detcore.testing import Subject
-    from detcore_resnet import ResNet
+    from detcore_resnet import ResLayer, ResNet
 
     return [
         Subject(ResNet.spec(depth=18, base_channels=16, frozen_stages=-1, norm_eval=False)),
         Subject(ResNet.spec(depth=50, base_channels=8, frozen_stages=1), name="frozen"),
+        Subject(ResLayer.spec(depth=50, base_channels=1)),
+        Subject(ResLayer.spec(depth=18, base_channels=1, norm_eval=True), name="kept"),
     ]

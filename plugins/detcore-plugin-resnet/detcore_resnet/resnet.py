@@ -18,15 +18,23 @@ from detcore.layers import NormName, is_batch_norm
 from detcore.structures import FeatureSpec
 from detcore.weights import load_weights
 from detcore_resnet.blocks import BasicBlock, BlockOptions, Bottleneck, Style, make_stage
+from detcore_resnet.norms import freeze_norms, keep_statistics
+from detcore_resnet.placement import (
+    BlockPlacement,
+    check_placements,
+    outside_blocks,
+    without_pretrained_weights,
+)
 
-_DEPTHS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
+#: Block and number of blocks in each stage, by the network's depth.
+DEPTHS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-_MAX_STAGES = 4
+MAX_STAGES = 4
 #: Pixels per cell of the stem's output.
 _STEM_STRIDE = 4
 
@@ -59,6 +67,8 @@ class ResNet(Backbone):
         norm_eval: Whether BN keeps its statistics in training too: right for small batches on pretrained
             weights, wrong from scratch.
         zero_init_residual: Whether each block begins as the identity (arXiv 1706.02677).
+        blocks: What is attached inside of the residual blocks: attention, context, deformable convolutions; see
+            :class:`BlockPlacement`. They keep their own initial values, with pretrained weights too.
         weights: Address of pretrained weights: ``torchvision://resnet50``,
             ``torchvision://ResNet50_Weights.IMAGENET1K_V2``, or a path.
 
@@ -76,7 +86,7 @@ class ResNet(Backbone):
         depth: Literal[18, 34, 50, 101, 152],
         in_channels: PositiveInt = 3,
         base_channels: PositiveInt = 64,
-        num_stages: Annotated[int, Field(ge=1, le=_MAX_STAGES)] = 4,
+        num_stages: Annotated[int, Field(ge=1, le=MAX_STAGES)] = 4,
         strides: tuple[PositiveInt, ...] = (1, 2, 2, 2),
         dilations: tuple[PositiveInt, ...] = (1, 1, 1, 1),
         out_indices: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 3),
@@ -90,23 +100,30 @@ class ResNet(Backbone):
         norm_requires_grad: bool = True,
         norm_eval: bool = False,
         zero_init_residual: bool = True,
+        blocks: tuple[BlockPlacement, ...] = (),
         weights: str | None = None,
     ) -> None:
         super().__init__()
         _check_stages(num_stages, strides, dilations, out_indices, frozen_stages)
+        check_placements(blocks, num_stages)
         self.frozen_stages, self.norm_eval, self.out_indices = frozen_stages, norm_eval, out_indices
         self.num_stages = num_stages
         options = BlockOptions(style, avg_down, norm, num_groups, norm_eps)
         self._make_stem(in_channels, base_channels, deep_stem, options)
-        self.out_features = self._make_stages(depth, base_channels, strides, dilations, options)
-        self._initialise(zero_init_residual)
+        self.out_features = self._make_stages(depth, base_channels, strides, dilations, options, blocks)
+        initialise(self, zero_init_residual)
         if not norm_requires_grad:
-            for layer in self._norms():
-                layer.requires_grad_(False)
+            freeze_norms(self)
         self._warn_once = True
         self.register_load_state_dict_pre_hook(_note_weights)  # type: ignore[no-untyped-call]
         if weights is not None:
-            load_weights(self, weights, renames=self.reference_names, skip=self._not_ours())
+            load_weights(
+                self,
+                weights,
+                renames=self.reference_names,
+                skip=self._not_ours(),
+                may_lack=without_pretrained_weights(self),
+            )
         self.train()
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, ...]:
@@ -128,9 +145,7 @@ class ResNet(Backbone):
         for module in self._frozen():
             module.eval().requires_grad_(False)
         if self.norm_eval:
-            for layer in self._norms():
-                if is_batch_norm(layer):
-                    layer.eval()
+            keep_statistics(self)
         return self
 
     # ------------------------------------------------------------------------------------------ construction
@@ -161,8 +176,9 @@ class ResNet(Backbone):
         strides: tuple[int, ...],
         dilations: tuple[int, ...],
         options: BlockOptions,
+        placements: tuple[BlockPlacement, ...],
     ) -> tuple[FeatureSpec, ...]:
-        block, lengths = _DEPTHS[depth]
+        block, lengths = DEPTHS[depth]
         in_channels, features = base_channels, []
         for i, (length, stride, dilation) in enumerate(zip(lengths, strides, dilations, strict=False)):
             channels = base_channels * 2**i
@@ -176,33 +192,22 @@ class ResNet(Backbone):
                 stride=stride,
                 dilation=dilation,
                 options=options,
+                index=i,
+                placements=placements,
             )
             self.add_module(f"layer{i + 1}", stage)
             features.append(FeatureSpec(out_channels, _STEM_STRIDE * math.prod(strides[: i + 1])))
             in_channels = out_channels
         return tuple(features[i] for i in self.out_indices)
 
-    def _initialise(self, zero_init_residual: bool) -> None:
-        """Random weights as in the paper on rectifiers (arXiv 1502.01852); norms begin as the identity."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
-                nn.init.zeros_(module.last_norm.weight)  # type: ignore[arg-type]
-
     def _not_ours(self) -> tuple[str, ...]:
         """Beginnings of names in an ImageNet classifier's weights that have no place here."""
-        return ("fc.", *(f"layer{i + 1}." for i in range(self.num_stages, _MAX_STAGES)))
+        return ("fc.", *(f"layer{i + 1}." for i in range(self.num_stages, MAX_STAGES)))
 
     # ----------------------------------------------------------------------------------------------- freezing
 
     def _stages(self) -> Iterator[nn.Module]:
         return (getattr(self, f"layer{i + 1}") for i in range(self.num_stages))
-
-    def _norms(self) -> Iterator[nn.Module]:
-        return (
-            module for module in self.modules() if is_batch_norm(module) or isinstance(module, nn.GroupNorm)
-        )
 
     def _frozen(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
@@ -213,7 +218,7 @@ class ResNet(Backbone):
     def _warn_of_random_constants(self) -> None:
         """Warns when training leaves random weights as they are."""
         self._warn_once = False
-        statistics = self.norm_eval and any(is_batch_norm(layer) for layer in self._norms())
+        statistics = self.norm_eval and any(is_batch_norm(layer) for layer in self.modules())
         constant = [f"frozen_stages={self.frozen_stages}"] * (self.frozen_stages >= 0)
         constant += ["norm_eval=True"] * statistics
         if constant:
@@ -223,6 +228,20 @@ class ResNet(Backbone):
                 "(frozen_stages=-1, norm_eval=False).",
                 stacklevel=3,
             )
+
+
+def initialise(network: nn.Module, zero_init_residual: bool = False) -> None:
+    """Random weights as in the paper on rectifiers (arXiv 1502.01852); norms begin as the identity.
+
+    Args:
+        network: All its convolutions are set, but for those of attached blocks.
+        zero_init_residual: Whether each residual block begins as the identity (arXiv 1706.02677).
+    """
+    for module in outside_blocks(network):
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
+            nn.init.zeros_(module.last_norm.weight)  # type: ignore[arg-type]
 
 
 def _conv_norm_relu(

@@ -37,9 +37,8 @@ def server(monkeypatch):
 
 
 def test_the_hooks_are_registered():
-    (entry,) = (
-        e for e in registry.read_entries() if e.kind == "hooks" and e.distribution == "detcore-plugin-resnet"
-    )
+    ours = ("hooks", "resnet", "detcore-plugin-resnet")
+    (entry,) = (e for e in registry.read_entries() if (e.kind, e.name, e.distribution) == ours)
     assert entry.load() is detcore_resnet.hooks
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from detcore_mmdet.families import shared
+from detcore_mmdet.families import blocks, shared
 from detcore_mmdet.options import Options, Translator
 
 _SAME = ("depth", "in_channels", "base_channels", "num_stages", "strides", "dilations", "out_indices",
@@ -17,13 +17,13 @@ def resnet(o: Options) -> dict[str, Any]:
     pretrained(o)
     result = {"type": "ResNet", **o.same(*_SAME), "norm_eval": o.take("norm_eval", True)}
     result |= shared.norm(o, default="BN", eps=True, requires_grad=True)
-    shared.plain_convolutions(o)
     base = result.get("base_channels", 64)
     o.only("stem_channels", base)
-    if o.take("plugins"):
-        o.problem("plugins", "blocks inside of residual blocks have no counterpart in detcore")
     o.ignore("with_cp", "gradient checkpointing saves memory, and changes no number")
     _leave_out_unused_stages(o, result)
+    attached = blocks.placements(o, result.get("num_stages", 4))
+    result |= {"blocks": attached} if attached else {}
+    shared.plain_convolutions(o.replaced(dcn=None))
     return result
 
 

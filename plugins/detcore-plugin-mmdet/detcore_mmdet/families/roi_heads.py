@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detcore_mmdet.families import shared
+from detcore_mmdet.families.backbones import pretrained
 from detcore_mmdet.families.postprocess import nms_postprocess
 from detcore_mmdet.options import Options, Translator
 
@@ -13,6 +14,8 @@ _BOX_CODER = {"type": "DeltaXYWHBBoxCoder", "target_stds": [0.1, 0.1, 0.2, 0.2]}
 _CROSS_ENTROPY = {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0}
 _SMOOTH_L1 = {"type": "SmoothL1Loss", "beta": 1.0, "loss_weight": 1.0}
 _MASK_LOSS = {"type": "CrossEntropyLoss", "use_mask": True, "loss_weight": 1.0}
+#: Cells of a region in C4 models, before the shared stage.
+_C4_SIZE = 14
 _BRANCHES = ("num_shared_convs", "num_shared_fcs", "num_cls_convs", "num_cls_fcs", "num_reg_convs",
              "num_reg_fcs", "conv_out_channels", "fc_out_channels")  # fmt: skip
 
@@ -189,6 +192,22 @@ def _owned(o: Options, roi_feat_size: int) -> dict[str, Any]:
     return stated if o.alone else {}
 
 
+def res_layer(o: Options) -> dict[str, Any]:
+    """ResLayer as a shared head."""
+    pretrained(o)
+    result = {"type": "ResLayer", **o.same("depth", "stage", "stride", "dilation", "style")}
+    result |= {"norm_eval": o.take("norm_eval", True)}
+    result |= shared.norm(o, default="BN", eps=True, requires_grad=True)
+    shared.plain_convolutions(o)
+    o.ignore("with_cp", "gradient checkpointing saves memory, and changes no number")
+    if o.alone:
+        stage, block = result.get("stage", 3), 1 if result["depth"] < 50 else 4
+        result["in_channels"] = 64 * 2 ** (stage - 1) * block if stage else 64
+        result["roi_feat_size"] = _C4_SIZE
+        o.note("", f"stand-alone: regions are taken to have {_C4_SIZE} x {_C4_SIZE} cells")
+    return result
+
+
 def fcn_mask_head(o: Options) -> dict[str, Any]:
     """FCNMaskHead."""
     result = {"type": "FCNMaskHead", **_owned(o, roi_feat_size=14)}
@@ -215,6 +234,7 @@ TRANSLATORS: dict[str, Translator] = {
     "ConvFCBBoxHead": convolutional_head,
     "FCNMaskHead": fcn_mask_head,
     "PISARoIHead": pisa_roi_head,
+    "ResLayer": res_layer,
     "Shared2FCBBoxHead": shared_2fc,
     "Shared4Conv1FCBBoxHead": shared_4conv1fc,
     "GenericRoIExtractor": generic_roi_extractor,
