@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from detcore.errors import DataError
@@ -56,21 +57,33 @@ def apply_policy(records: Records, policy: Policy) -> tuple[Records, int, int]:
     Raises:
         DataError: There is such a box and the policy is ``error``; names the image and the annotation.
     """
-    annotations = records.annotations
-    sizes = records.sizes[records.image_of]
-    known = (sizes > 0).all(-1)
-    limits = torch.where(known[:, None], sizes, torch.iinfo(torch.int32).max)
-    _, has_extent = clip_to_image(annotations.boxes, limits)
-    degenerate = ~(has_extent & annotations.boxes.isfinite().all(-1))
-    ends = annotations.boxes[:, :2] + annotations.boxes[:, 2:]
-    over = (ends - limits.flip(-1)).amax(-1) > SLACK
-    outside = ((annotations.boxes[:, :2] < -SLACK).any(-1) | over) & ~degenerate
+    degenerate, outside = find_bad(records)
     bad = degenerate | outside
     if policy == "error" and bad.any():
         raise DataError(_first_bad(records, bad, degenerate))
     left_out = bad if policy == "drop" else degenerate
     kept = records.keep_annotations(~left_out) if left_out.any() else records
     return kept, int(degenerate.sum()), int(outside.sum())
+
+
+def find_bad(
+    records: Records, sizes: Int[Tensor, "I 2"] | None = None
+) -> tuple[Bool[Tensor, "A"], Bool[Tensor, "A"]]:
+    """Which boxes are degenerate (no extent inside their image, or not finite), and which others reach out.
+
+    Args:
+        records: All that the files have.
+        sizes: (h, w) of the images where they are known better than annotated; zeros for unknown.
+    """
+    annotations = records.annotations
+    sizes = (records.sizes if sizes is None else sizes)[records.image_of]
+    known = (sizes > 0).all(-1)
+    limits = torch.where(known[:, None], sizes, torch.iinfo(torch.int32).max)
+    _, has_extent = clip_to_image(annotations.boxes, limits)
+    degenerate = ~(has_extent & annotations.boxes.isfinite().all(-1))
+    ends = annotations.boxes[:, :2] + annotations.boxes[:, 2:]
+    over = (ends - limits.flip(-1)).amax(-1) > SLACK
+    return degenerate, ((annotations.boxes[:, :2] < -SLACK).any(-1) | over) & ~degenerate
 
 
 def format_hint(records: Records, outside: int) -> str:

@@ -54,6 +54,8 @@ class ExampleSource:
         if filter_empty and empty:
             records = records.keep_images(occupied)
         self.records, self.reader, self.transforms, self.policy = records, reader, tuple(transforms), policy
+        #: What the files have, before the policy; the same object where nothing was left out.
+        self.every = every
         self.counts = Counts(degenerate, outside, counts.dangling, counts.other_classes, empty)
         if not len(records):
             left_out = f", after filter_empty left out {empty} without objects" if filter_empty else ""
