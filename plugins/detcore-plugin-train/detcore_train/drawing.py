@@ -99,7 +99,7 @@ def side_by_side(
     cells = []
     for image, truth, found in rows:
         factor = edge / max(image.shape[-2:])
-        large = _resized(image, factor)
+        large = resized(image, factor)
         for drawn, title in ((truth, "ground truth"), (found, "detected")):
             size = (int(large.shape[-2]), int(large.shape[-1]))
             cell = _framed(draw(large, drawn.scaled(factor, size), names), edge, title)
@@ -149,7 +149,13 @@ def _readable_on(color: Color) -> Color:
     return _BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else _WHITE
 
 
-def _resized(picture: Tensor, factor: float) -> Tensor:
+def resized(picture: UInt8[Tensor, "3 H W"], factor: float) -> UInt8[Tensor, "3 h w"]:
+    """The picture ``factor`` times as large.
+
+    Args:
+        picture: RGB.
+        factor: Above 0.
+    """
     image = Image.fromarray(picture.permute(1, 2, 0).numpy())
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return _tensor(image.resize(size, Image.Resampling.BICUBIC))

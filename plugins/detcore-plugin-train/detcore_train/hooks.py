@@ -18,11 +18,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 @hookimpl
 def detcore_add_commands(app: typer.Typer) -> None:
-    """Adds ``train``, ``eval``, ``predict`` and ``demo``."""
+    """Adds ``train``, ``eval``, ``predict``, ``demo`` and ``inspect data``."""
     app.command("train")(train)
     app.command("eval")(evaluate)
     app.command("predict")(predict)
     app.command("demo")(demo)
+    inspect = typer.Typer(help="Look into things before they are trained on.", no_args_is_help=True)
+    inspect.callback()(lambda: None)  # a group, although it has one command
+    inspect.command("data")(inspect_data)
+    app.add_typer(inspect, name="inspect")
 
 
 def train(
@@ -124,3 +128,31 @@ def demo(
     from detcore_train.commands.demo import run
 
     run(out=out, overrides=overrides or [], device=device)
+
+
+def inspect_data(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="An experiment (YAML, TOML, JSON) or a recipe's name.")
+    ],
+    overrides: Overrides = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything as JSON.")] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Write one HTML page with pictures of what was found.")
+    ] = None,
+    small: Annotated[
+        float, typer.Option(min=0, help="Objects whose shorter side is below so many pixels are small.")
+    ] = 8.0,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, help="Images to open; annotations are all checked.", show_default="all"),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
+    examples: Annotated[int, typer.Option(min=1, help="Examples that are shown of each finding.")] = 5,
+) -> None:
+    """Look for mistakes in an experiment's data before it is trained on; exits with 1 if there are errors."""
+    from detcore_data.inspection import Options
+
+    from detcore_train.commands.inspect import run
+
+    options = Options(small=small, limit=limit, workers=workers, examples=examples)
+    run(file, overrides or [], json_file=json_file, html_file=html_file, options=options)
