@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detcore.component import Component, walk
 from detcore.errors import DataError
@@ -76,8 +76,14 @@ def merged(prefix: str, first: Mapping[str, Tensor], second: Mapping[str, Tensor
 
 
 def tell_progress(detector: Component, epoch: int, step: int) -> None:
-    """Calls ``on_progress(epoch, step)`` of every part that has it, the detector itself left out."""
-    for path, part in walk(detector):
+    """Calls ``on_progress(epoch, step)`` of every part that has it, the detector itself left out.
+
+    Blocks that a network has attached inside of itself are no parts of their own, but modules; they are told too.
+    """
+    parts: list[object] = [part for path, part in walk(detector) if path]
+    modules = detector.modules() if isinstance(detector, nn.Module) else ()
+    attached = [module for module in modules if isinstance(module, Component) and module is not detector]
+    for part in {id(one): one for one in (*parts, *attached)}.values():
         listener = getattr(part, "on_progress", None)
-        if path and listener is not None:
+        if listener is not None:
             listener(epoch, step)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torchvision.ops import box_iou, nn
+from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from detcore.interfaces import Detector
 from detcore.layers import is_batch_norm
