@@ -189,7 +189,7 @@ def test_what_is_no_configuration(config):
     ("config", "path"),
     [
         ({"type": "FPN", "in_channels": 5, "norm_cfg": [1]}, "norm_cfg"),
-        ({"type": "ResNet", "depth": 18, "dcn": 5}, ""),
+        ({"type": "ResNet", "depth": 18, "dcn": 5}, "dcn"),
         ({"type": "MaxIoUAssigner", "ignore_iof_thr": "x"}, ""),
         ({"type": "RetinaHead", "anchor_generator": 7}, ""),
         ({"type": "RetinaNet", "backbone": [], "bbox_head": {}}, "backbone"),
