@@ -30,8 +30,8 @@ class GeneralizedAttention(Block):
 
     Args:
         in_channels: C; supplied by the owner.
-        spatial_range: How far a cell looks up and down, in cells, and along its own column only; everywhere where
-            -1.
+        spatial_range: How far a cell looks along each axis, in cells: from so many before it to one more behind
+            it, as in the reference; everywhere where -1.
         num_heads: Number of attentions side by side.
         position_embedding_dim: Length of the code of a relative position; C where -1.
         position_magnitude: Factor on relative positions.

@@ -9,11 +9,11 @@ from detcore.serialize import build, dump
 
 def small(**arguments):
     torch.manual_seed(0)
-    return ResLayer(**{"in_channels": 16, "roi_feat_size": 6, "depth": 50, "base_channels": 2, **arguments})
+    return ResLayer(**{"in_channels": 32, "roi_feat_size": 6, "depth": 50, "base_channels": 2, **arguments})
 
 
 def regions(rows=3, size=(6, 6)):
-    return torch.randn(rows, 16, *size, generator=torch.Generator().manual_seed(0))
+    return torch.randn(rows, 32, *size, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
