@@ -87,7 +87,7 @@ def _example(records: Records, image: int, size: tuple[int, int]) -> Example:
     kept = has_extent & annotations.boxes.isfinite().all(-1)
     return Example(
         image=tv_tensors.Image(torch.empty((3, *size), dtype=torch.uint8, device="meta")),
-        boxes=tv_tensors.BoundingBoxes(boxes[kept], format="XYXY", canvas_size=size),  # type: ignore[call-arg]
+        boxes=tv_tensors.BoundingBoxes(boxes[kept], format="XYXY", canvas_size=size),
         labels=rows[kept],
         ignore=annotations.ignore[kept],
         image_id=record.image_id,
@@ -100,7 +100,7 @@ def _apply(example: Example, transforms: Sequence[Transform], device: str, seed:
     torch.manual_seed(seed)
     if device != "meta":
         image = tv_tensors.Image(torch.zeros(example["image"].shape, dtype=torch.uint8))
-        example = Example(**{**example, "image": image})  # type: ignore[typeddict-item]
+        example = Example(**{**example, "image": image})
     for transform in transforms:
         example = transform(example)
     return example

@@ -203,7 +203,9 @@ def _small(
     options: Options,
     advance: Advance,
 ) -> Iterator[Finding]:
-    count, total, rows, details = 0, 0, [], []
+    count, total = 0, 0
+    rows: list[int] = []
+    details: list[str] = []
     for image in options.chosen(len(records)):
         for seen in seen_objects(records, sizes, transforms, (image,), options.seed):
             extents = seen.boxes[:, 2:] - seen.boxes[:, :2]

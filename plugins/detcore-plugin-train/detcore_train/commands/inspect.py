@@ -73,7 +73,10 @@ def inspect_experiment(spec: Spec[Experiment], file: str, options: Options, cons
             )
         findings += inspected[name].findings
     if len(inspected) == 2:
-        findings += [*_differing_classes(inspected), *inspect_overlap(*inspected.values(), options.examples)]
+        findings += [
+            *_differing_classes(inspected),
+            *inspect_overlap(inspected["train"], inspected["val"], options.examples),
+        ]
     if "train" in inspected:
         dataset = datasets["train"][0]
         findings += _priors(values["model"], dataset, inspected["train"], options, console)

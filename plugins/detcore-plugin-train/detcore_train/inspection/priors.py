@@ -33,9 +33,7 @@ class PriorMatcher:
     """
 
     def __init__(self, detector: Detector) -> None:
-        head = getattr(detector, "rpn_head", None) or getattr(detector, "head", None)
-        if not isinstance(head, DenseHead):
-            raise LookupError(f"{type(detector).__name__} has no dense head")
+        head = _dense_head(detector)
         self.is_proposing = hasattr(detector, "rpn_head")
         assigner = getattr(head, "assigner", None)
         if assigner is None:
@@ -47,6 +45,7 @@ class PriorMatcher:
             )
         self.head, self.detector = head, detector
         self._shape_only = copy.deepcopy(detector).to("meta").eval()
+        self._head_shape_only = _dense_head(self._shape_only)
         self._outputs: dict[tuple[int, int], HeadOutput] = {}
 
     @torch.no_grad()
@@ -76,9 +75,16 @@ class PriorMatcher:
                 self._outputs.clear()
             on_meta = batch.to("meta")
             features = self._shape_only.features(on_meta)
-            head = self._shape_only.rpn_head if self.is_proposing else self._shape_only.head
-            self._outputs[size] = pytree.tree_map_only(Tensor, _zeros, head(features, on_meta))
+            output = self._head_shape_only(features, on_meta)
+            self._outputs[size] = pytree.tree_map_only(Tensor, _zeros, output)
         return self._outputs[size]
+
+
+def _dense_head(detector: Detector) -> DenseHead:
+    head = getattr(detector, "rpn_head", None) or getattr(detector, "head", None)
+    if not isinstance(head, DenseHead):
+        raise LookupError(f"{type(detector).__name__} has no dense head")
+    return head
 
 
 def _zeros(tensor: Tensor) -> Tensor:
@@ -103,7 +109,8 @@ def check_priors(
     """
     try:
         matcher = PriorMatcher(detector)
-        first, count, total = [], 0, 0
+        first: list[tuple[int, str]] = []
+        count, total = 0, 0
         for image in options.chosen(len(split.records)):
             for seen in seen_objects(split.records, split.sizes, transforms, (image,), options.seed):
                 missed = matcher.unmatched(seen)
