@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ def chain_of(blocks: tuple[Spec[Block], ...], channels: int) -> nn.Sequential:
     """
     chain = nn.Sequential()
     for spec in blocks:
-        block = make(spec, in_channels=channels)
+        block: Block = make(cast("Part[Block]", spec), in_channels=channels)
         if isinstance(block, Block):  # else it failed, and its owner will say so
             if block.stride != 1:
                 raise ValueError(

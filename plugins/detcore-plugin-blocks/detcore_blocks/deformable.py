@@ -60,8 +60,8 @@ def convolve(
         x = x.to(offset.dtype)
     half = torch.bfloat16, torch.float16
     if x.dtype in half and x.device.type == "cpu":  # the operator has no such kernel there
-        arguments = [t if t is None else t.float() for t in (x, offset, weight, bias, mask)]
-        return _operator(*arguments, stride, dilation).to(x.dtype)
+        bias, mask = (None if t is None else t.float() for t in (bias, mask))
+        return _operator(x.float(), offset.float(), weight.float(), bias, mask, stride, dilation).to(x.dtype)
     return _operator(
         x, offset, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), mask, stride, dilation
     )
@@ -77,6 +77,7 @@ def _operator(
     dilation: int,
 ) -> Tensor:
     padding = dilation * (weight.shape[-1] // 2)
-    return deform_conv2d(
+    out: Tensor = deform_conv2d(
         x, offset, weight, bias, stride=stride, padding=padding, dilation=dilation, mask=mask
     )
+    return out

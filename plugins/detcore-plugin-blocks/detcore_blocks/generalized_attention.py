@@ -46,6 +46,9 @@ class GeneralizedAttention(Block):
             ``transposed_query`` is asked for where it means nothing.
     """
 
+    appr_bias: nn.Parameter | None
+    geom_bias: nn.Parameter | None
+
     def __init__(
         self,
         *,
@@ -106,7 +109,9 @@ class GeneralizedAttention(Block):
         attention = energy.flatten(4).flatten(2, 3).softmax(-1)  # [B, heads, L, S]
         values = self._heads(self.value_conv(seen)).flatten(3)  # [B, heads, d, S]
         found = torch.matmul(values, attention.transpose(2, 3)).flatten(1, 2)  # [B, C, L]
-        out: Tensor = self.proj_conv(found.unflatten(2, size if found.shape[-1] > 1 else (1, 1)))
+        out: Tensor = self.proj_conv(
+            found.reshape(*found.shape[:2], *(size if found.shape[-1] > 1 else (1, 1)))
+        )
         if self.q_stride > 1 and out.shape[-2:] != x.shape[-2:] and found.shape[-1] > 1:
             out = F.interpolate(out, x.shape[-2:], mode="bilinear", align_corners=False)
         return self.gamma * out + x
@@ -148,11 +153,12 @@ class GeneralizedAttention(Block):
         codes = torch.cat((angle.sin(), angle.cos()), dim=-1).to(like.dtype)
         if linear is None:  # pragma: no cover - there is one wherever positions count
             raise RuntimeError("positions have no weights")
-        return linear(codes).unflatten(-1, (self.num_heads, -1)).permute(2, 3, 0, 1) / math.sqrt(2)  # type: ignore[no-any-return]
+        heads: Tensor = linear(codes).reshape(count, seen, self.num_heads, -1)
+        return heads.permute(2, 3, 0, 1) / math.sqrt(2)
 
     def _heads(self, x: Tensor) -> Tensor:
         """[B, C, h, w] as [B, heads, d, h, w]."""
-        return x.unflatten(1, (self.num_heads, -1))
+        return x.reshape(len(x), self.num_heads, x.shape[1] // self.num_heads, *x.shape[2:])
 
     def _bias(self, bias: Tensor | None) -> Tensor | None:
         """[C] as [1, heads, d, 1, 1]."""

@@ -81,7 +81,7 @@ class NonLocal2d(Block):
         """The features with what all cells tell."""
         seen = self.g(x).flatten(2).transpose(1, 2)  # [B, S, D]
         found = torch.matmul(self.affinity(x), seen).transpose(1, 2)  # [B, D, HW]
-        return x + self.conv_out(found.unflatten(2, x.shape[-2:]))  # type: ignore[no-any-return]
+        return x + self.conv_out(found.reshape(*found.shape[:2], *x.shape[-2:]))  # type: ignore[no-any-return]
 
     def affinity(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B L S"]:
         """How much each of the L = HW cells looks at each of the S cells that there are to see."""

@@ -14,7 +14,13 @@ ActivationName = Literal["ReLU", "Sigmoid", "SiLU", "HardSigmoid"]
 
 def make_activation(name: ActivationName) -> nn.Module:
     """An activation by its name; none of them works in place."""
-    return {"ReLU": nn.ReLU, "Sigmoid": nn.Sigmoid, "SiLU": nn.SiLU, "HardSigmoid": nn.Hardsigmoid}[name]()
+    activations: dict[str, type[nn.Module]] = {
+        "ReLU": nn.ReLU,
+        "Sigmoid": nn.Sigmoid,
+        "SiLU": nn.SiLU,
+        "HardSigmoid": nn.Hardsigmoid,
+    }
+    return activations[name]()
 
 
 class Conv(nn.Module):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired, cast
 
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from detcore.component import Spec, make
+from detcore.component import Part, Spec, make
 from detcore.interfaces import Block
 
 Position = Literal["after_conv1", "after_conv2", "after_conv3", "conv2"]
@@ -64,8 +64,12 @@ class Attached:
             raise ValueError(
                 f"blocks: {len(specs)} of them stand in for conv2 of one stage; keep one of {specs}"
             )
-        block = make(
-            specs[0], in_channels=in_channels, out_channels=out_channels, stride=stride, dilation=dilation
+        block: Block = make(
+            cast("Part[Block]", specs[0]),
+            in_channels=in_channels,
+            out_channels=out_channels,
+            stride=stride,
+            dilation=dilation,
         )
         if isinstance(block, Block) and (block.out_channels, block.stride) != (out_channels, stride):
             raise ValueError(
@@ -103,7 +107,7 @@ class Attached:
                 raise ValueError(
                     f"blocks: the name {name!r} is taken; give that {spec.type.__name__} a `name`"
                 )
-            block = make(spec, in_channels=channels[position])
+            block: Block = make(cast("Part[Block]", spec), in_channels=channels[position])
             if isinstance(block, Block) and (block.out_channels, block.stride) != (channels[position], 1):
                 raise ValueError(
                     f"blocks: {spec.type.__name__} makes {block.out_channels} channels at stride {block.stride} "
