@@ -21,7 +21,9 @@ def test_the_pictures_are_frozen(tmp_path):
     data = ShapesDataset(root=tmp_path, length=5)
     assert [data[i]["labels"].tolist() for i in range(5)] == [[2], [], [], [0, 0], [2, 1, 2]]
     assert data[4]["boxes"][0].tolist() == pytest.approx([66.8, 25.65, 88.28, 49.01], abs=1e-4)
-    assert data[0]["image"].long().sum().item() == pytest.approx(6881771, rel=1e-4)  # Pillow's versions differ
+    assert data[0]["image"].long().sum().item() == pytest.approx(
+        6881771, rel=1e-4
+    )  # Pillow's versions differ
 
 
 def test_content(tmp_path):
