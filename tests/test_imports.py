@@ -1,8 +1,11 @@
 """What importing and listing must not do. Each runs in a fresh interpreter."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +107,14 @@ def test_no_sockets_on_import():
         "socket.socket.connect = refuse; socket.create_connection = refuse; socket.getaddrinfo = refuse\n"
         "import detcore\nfor name in detcore.__all__: getattr(detcore, name)"
     )
+
+
+def test_the_environment_of_the_tests_has_every_plugin():
+    root = Path(__file__).parents[1]
+    data = tomllib.loads((root / "pyproject.toml").read_text())
+    listed = {
+        re.match(r"[\w-]+", item)[0] for item in data["dependency-groups"]["dev"] if isinstance(item, str)
+    }
+    plugins = {path.parent.name for path in root.glob("plugins/*/pyproject.toml")}
+    assert plugins <= listed
+    assert plugins <= set(data["tool"]["uv"]["sources"])
