@@ -22,6 +22,7 @@ from detcore.cli.app import app
 from detcore.component import wired
 from detcore.config import to_yaml
 from detcore.detectors import SingleStageDetector
+from detcore.errors import CheckpointError
 from detcore.interfaces import Assigner, DenseHead
 from detcore.structures import Assignment, DenseOutput, FeatureSpec, LevelShape, Targets
 
@@ -287,6 +288,19 @@ def test_overrides_and_a_split_that_cannot_be_read(experiment, tmp_path):
     assert (finding["check"], finding["split"]) == ("cannot-be-read", "val")
     assert "nowhere.json" in finding["examples"][0]["detail"]
     assert set(report["splits"]) == {"train"}
+
+
+def test_a_model_that_cannot_be_built_does_not_hide_the_rest(experiment, tmp_path, monkeypatch):
+    def fail(self, mode=True):
+        raise CheckpointError("these weights cannot be had")
+
+    monkeypatch.setattr(SingleStageDetector, "train", fail)
+    file = experiment(coco(tmp_path, [*GOOD, [5, 5, 0, 4]]))
+    result = invoke("inspect", "data", file, "--json", tmp_path / "r.json")
+    assert result.exit_code == 1
+    found = {row["check"]: row for row in json.loads((tmp_path / "r.json").read_text())["findings"]}
+    assert found["model-cannot-be-built"]["examples"][0]["detail"] == "these weights cannot be had"
+    assert "degenerate-box" in found
 
 
 def test_a_misspelt_class_is_reported_with_the_nearest(experiment, tmp_path):

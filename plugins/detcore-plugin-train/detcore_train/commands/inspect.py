@@ -15,7 +15,7 @@ from detcore_data.inspection.split import steps
 from rich.console import Console
 
 from detcore.component import Spec, make
-from detcore.errors import ConfigError, DataError
+from detcore.errors import ConfigError, DataError, DetcoreError
 from detcore.interfaces import Dataset
 from detcore.signature import signature_of
 from detcore_train.commands.common import experiment_spec, progress_bar, read_experiment
@@ -88,7 +88,7 @@ def _priors(
 ) -> list[Finding]:
     try:
         detector = make(model, num_classes=len(dataset.class_map)).train()
-    except ConfigError as error:
+    except DetcoreError as error:  # of its configuration, or of weights that cannot be had
         what, remedy = "the detector cannot be made", "correct the experiment's model, then inspect again"
         why = (Instance(detail=str(error)),)
         return [Finding("model-cannot-be-built", split.name, "error", 1, what, remedy, why)]
