@@ -11,7 +11,7 @@ from torch import nn
 
 from detcore.component import wired
 from detcore.detectors import ImagePreprocessor, SingleStageDetector
-from detcore.interfaces import Backbone, Neck, SharedHead
+from detcore.interfaces import Backbone, Block, Neck, SharedHead
 from detcore.interfaces.bbox_head import RoISize
 from detcore.structures import FeatureSpec, Losses
 from detcore.testing import Subject
@@ -417,7 +417,48 @@ class PadsAtTheTop(ImagePreprocessor):
         return batch.replace(pixels=batch.pixels.flip(-1))
 
 
+class Gate(Block):
+    """A learned factor per channel, done right."""
+
+    def __init__(self, *, in_channels: int = wired()) -> None:
+        super().__init__()
+        self.out_channels = in_channels
+        self.factor = nn.Parameter(torch.ones(in_channels, 1, 1))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+class LosesACell(Gate):
+    """Odd widths come back one cell narrower."""
+
+    def forward(self, x):
+        return super().forward(x)[..., : max(1, x.shape[-1] // 2 * 2 - 2)]
+
+
+class GatesByTheBatch(Gate):
+    """Attention over the images of a batch."""
+
+    def forward(self, x):
+        return super().forward(x) * x.mean((0, 2, 3), keepdim=True).sigmoid()
+
+
+class GatesInPlace(Gate):
+    """Writes into the features that another branch still needs."""
+
+    def forward(self, x):
+        return x.mul_(2.0) * self.factor
+
+
+class DividesByTheLargest(Gate):
+    """NaN where all features are zero."""
+
+    def forward(self, x):
+        return super().forward(x) / x.abs().amax((1, 2, 3), keepdim=True)
+
+
 SOUND = [
+    Gate,
     Strided,
     Lateral,
     Widen,
@@ -440,6 +481,10 @@ MUTANTS = [
     (DropsALevel, {"neck_out_features_are_true"}, set()),
     (AddsInPlace, {"neck_leaves_its_arguments"}, {"neck_images_are_independent"}),
     (ReturnsAList, {"neck_out_features_are_true"}, set()),
+    (LosesACell, {"block_sizes_are_true"}, set()),
+    (GatesByTheBatch, {"block_images_are_independent"}, set()),
+    (GatesInPlace, {"block_leaves_its_arguments"}, {"block_images_are_independent"}),
+    (DividesByTheLargest, {"block_sizes_are_true"}, set()),
     (LiesAboutItsSize, {"shared_head_sizes_are_true"}, set()),
     (LearnsNothingWithoutPositives, {"dense_head_parameters_get_gradients"}, {"dense_head_takes_autocast"}),
     (DetectsOutsideOfTheImage, {"dense_head_detections_are_well_formed"}, {"dense_head_takes_one_class"}),
