@@ -11,10 +11,12 @@ import torch
 from detcore_mmdet import TranslationError, translate
 from detcore_mmdet.parity.detectors import compare_detector
 from detcore_mmdet.parity.modules import compare_module
+from detcore_mmdet.parity.switches import SWITCHES
 from detcore_mmdet.parity.table import needed
 from detcore_mmdet.parity.tasks import FAMILIES, cases_of, compare_case
 
-from detcore import build
+from detcore import build, registry
+from detcore.signature import signature_of
 from detcore.testing.goldens import folder, missing, model_names, task_cases
 from detcore.weights import without_weights
 
@@ -225,3 +227,11 @@ def test_the_goldens_are_all_there():
     assert len(list(detectors())) == 100
     assert len(list(modules())) == 182
     assert task_cases("losses")
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda s: f"{s.component}.{s.parameter}")
+def test_switches_exist_and_are_off_by_default(switch):
+    found = [kind for kind in registry.kinds() if switch.component in registry.names(kind)]
+    (kind,) = found
+    parameter = signature_of(registry.resolve(kind, switch.component)).parameters[switch.parameter]
+    assert parameter.default != switch.reference

@@ -11,6 +11,7 @@ from detcore_mmdet.errors import TranslationError
 from detcore_mmdet.parity.detectors import compare_detector
 from detcore_mmdet.parity.modules import compare_module
 from detcore_mmdet.parity.result import Result
+from detcore_mmdet.parity.switches import SWITCHES
 from detcore_mmdet.parity.tasks import DECISIONS, FAMILIES, cases_of, compare_case
 
 #: Columns, and the sections of a result that count in each.
@@ -58,8 +59,16 @@ def write_table(seed: int = 0, progress: Callable[[str], None] = lambda name: No
         *_tasks(progress),
         "\n## Decisions\n\nWhere the reference is not followed.\n\n| what | here |\n|---|---|\n",
         *(f"| {name} | {decision} |\n" for name, decision in _DECISIONS.items()),
+        *switches(),
     ]
     return "".join(parts)
+
+
+def switches() -> Iterator[str]:
+    """The table of parameters whose default differs from the reference's behaviour."""
+    yield "\nWhere the default here is another than the reference's; the bridge sets its value.\n\n"
+    yield "| component | parameter | the reference's value | what is wrong with it |\n|---|---|---|---|\n"
+    yield from (f"| {s.component} | {s.parameter} | `{s.reference!r}` | {s.why} |\n" for s in SWITCHES)
 
 
 def _section(
