@@ -5,11 +5,15 @@ import subprocess
 import sys
 
 import pytest
+import typer
+import typer.main
 from typer.testing import CliRunner
 
+import detcore.cli.app as cli_app
 from detcore.cli.app import app
 from detcore.config import to_yaml
 from detcore.errors import ConfigError, UnknownComponentError
+from detcore.hooks import BrokenPluginWarning
 
 runner = CliRunner()
 
@@ -100,3 +104,31 @@ def test_errors_have_no_traceback(tmp_path):
 
 def test_version():
     assert invoke("--version").output.startswith("detcore 0.")
+
+
+def _commands(*names):
+    app, group = typer.Typer(), typer.Typer()
+    group.callback()(lambda: None)
+    for name in names:
+        group.command(name)(lambda: None)
+    app.callback()(lambda: None)
+    app.add_typer(group, name="inspect")
+    return typer.main.get_group(app).commands
+
+
+def test_groups_of_several_plugins_become_one():
+    commands = {}
+    cli_app._add(commands, _commands("data"), "one")
+    cli_app._add(commands, _commands("model"), "two")
+    assert set(commands["inspect"].commands) == {"data", "model"}
+
+
+def test_a_command_that_is_there_already_stays():
+    commands = {}
+    cli_app._add(commands, _commands("data"), "one")
+    first = commands["inspect"].commands["data"]
+    with pytest.warns(
+        BrokenPluginWarning, match="two adds the command 'data', which another plugin has added"
+    ):
+        cli_app._add(commands, _commands("data"), "two")
+    assert commands["inspect"].commands["data"] is first

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 import typer.main
 from typer.core import TyperGroup
 
+from detcore import hooks
 from detcore.cli import config_commands, list_commands, schema_command, show_command
 from detcore.cli.doctor.command import doctor
 from detcore.cli.scaffold.command import new_plugin
@@ -31,22 +33,36 @@ class PluginGroup(TyperGroup):
 @functools.lru_cache(maxsize=1)
 def plugin_commands() -> dict[str, Any]:
     """The commands that plugins add, each plugin asked on its own."""
-    from detcore import hooks
-
     manager = hooks.manager()
     commands: dict[str, Any] = {}
-    for plugin in manager.get_plugins():
+    for plugin in sorted(manager.get_plugins(), key=lambda plugin: str(manager.get_name(plugin))):
+        name = str(manager.get_name(plugin))
         extra = typer.Typer()
         others = [p for p in manager.get_plugins() if p is not plugin]
         try:
             manager.subset_hook_caller("detcore_add_commands", others)(app=extra)
             if extra.registered_commands or extra.registered_groups:
                 extra.callback()(lambda: None)  # keeps a single command a command of its own
-                commands |= typer.main.get_group(extra).commands
+                _add(commands, typer.main.get_group(extra).commands, name)
         except Exception as cause:
-            name = manager.get_name(plugin)
             warnings.warn(f"{name} cannot add its commands: {cause}", hooks.BrokenPluginWarning, stacklevel=2)
     return commands
+
+
+def _add(commands: dict[str, Any], more: Mapping[str, Any], plugin: str) -> None:
+    """Adds a plugin's commands; groups of one name become one, and a command that is there already stays."""
+    for name, command in more.items():
+        there = commands.setdefault(name, command)
+        if there is command:
+            continue
+        if hasattr(there, "commands") and hasattr(command, "commands"):
+            _add(there.commands, command.commands, plugin)
+        else:
+            warnings.warn(
+                f"{plugin} adds the command {name!r}, which another plugin has added already; it is left out",
+                hooks.BrokenPluginWarning,
+                stacklevel=3,
+            )
 
 
 app = typer.Typer(
