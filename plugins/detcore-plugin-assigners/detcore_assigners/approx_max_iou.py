@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from detcore.interfaces import Assigner
-from detcore.structures import ApproxPriors, Assignment, ImageBatch, Predictions, Priors, Targets
+from detcore.structures import ApproxPriors, Assignment, ImageBatch, Predictions, PriorLevel, Priors, Targets
 from detcore_assigners.groups import GroupSearch
 from detcore_assigners.max_iou import MaxIoUAssigner
 from detcore_assigners.regions import ignored_priors
@@ -99,5 +99,7 @@ class ApproxMaxIoUAssigner(Assigner):
         rows = torch.where(matchable[..., None], targets.boxes.float(), 0.0)
         boxes = torch.where(part[..., None, None], approxs.float(), 0.0).flatten(1, 2)
         size = approxs.shape[1]
-        levels = tuple(level._replace(per_cell=level.per_cell * size) for level in priors.levels)
+        levels = tuple(
+            PriorLevel(level.h, level.w, level.per_cell * size, level.stride) for level in priors.levels
+        )
         return self._rule.decide(GroupSearch(search_of(rows, boxes, levels), size), matchable, part)
