@@ -129,8 +129,8 @@ class FPN(Neck):
         laterals = [conv(level) for conv, level in zip(self.lateral_convs, used, strict=True)]
         for i in range(len(laterals) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + self._upsample(laterals[i], laterals[i - 1].shape[-2:])
-        # fpn_convs holds the extra levels' convolutions too, after these
-        outputs = [conv(level) for conv, level in zip(self.fpn_convs, laterals, strict=False)]
+        convs = self.fpn_convs[: len(laterals)]  # those of the extra levels come after them
+        outputs = [conv(level) for conv, level in zip(convs, laterals, strict=True)]
         self._append_extra(outputs, used[-1], laterals[-1])
         return tuple(outputs)
 
