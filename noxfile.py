@@ -13,6 +13,9 @@ import nox
 ROOT = Path(__file__).parent
 DIST = ROOT / "dist"
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+#: Tests run in a process per core, each with one thread; tests of one ``xdist_group`` run in the same process.
+PARALLEL = ("-n", "auto", "--dist", "loadgroup")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 PYTHON_SOURCES = ("detcore", "plugins", "tests", "examples", "docs", "noxfile.py")
 
 nox.needs_version = ">=2024.10"
@@ -55,13 +58,13 @@ def types(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Every test of the core, of the plugins and across packages, in the present environment."""
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none")
 def fast(session: nox.Session) -> None:
     """The tests without the slow ones."""
-    session.run("pytest", "-m", "not slow", *session.posargs)
+    session.run("pytest", "-m", "not slow", *PARALLEL, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -93,9 +96,10 @@ def wheels(session: nox.Session) -> None:
 def minimum(session: nox.Session) -> None:
     """The fast tests with the lowest versions that the distributions declare for what they depend on."""
     session.install(
-        "--resolution", "lowest-direct", "pytest>=8.3", "hypothesis>=6.100", *map(str, [ROOT, *PLUGINS])
-    )
-    session.run("pytest", "-m", "not slow", *session.posargs)
+        "--resolution", "lowest-direct",
+        "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", *map(str, [ROOT, *PLUGINS]),
+    )  # fmt: skip
+    session.run("pytest", "-m", "not slow", *PARALLEL, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none")

@@ -1,53 +1,85 @@
-"""Virtual environments that see what is installed here, and wheels to install into them; for tests of packaging."""
+"""Bare environments, and wheels to install into them; for tests of packaging."""
 
 from __future__ import annotations
 
+import os
 import shutil
-import site
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[1]
+PROJECTS = [ROOT, *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))]
 
 
-def make_environment(folder: Path) -> Path:
-    """An environment of its own above the present one: what is installed into it is seen beside what is here.
-
-    Returns its Python. Torch is not installed anew, which would be gigabytes per test.
-    """
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    lines = [f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages()]
-    (packages / "_below.pth").write_text("".join(lines))
-    return folder / "bin" / "python"
-
-
-def uv(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs uv; skips where there is none."""
+def uv(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs uv; skips where there is none. Asks the index only for what is not at hand already."""
     program = shutil.which("uv")
     if program is None:
         pytest.skip("uv is not on the path")
-    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    for where in ({"UV_OFFLINE": "1"}, {}):
+        done = subprocess.run(
+            [program, *map(str, arguments)],
+            env=environment | where, cwd=cwd, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode == 0:
+            return done
+    if "hatchling" in done.stderr and "Because" in done.stderr:
+        pytest.skip("hatchling cannot be had")
+    raise AssertionError(done.stderr)
 
 
 def build_wheel(project: Path, out: Path) -> Path:
     """The wheel of a project; skips where its build backend cannot be had."""
-    for offline in (["--offline"], []):
-        built = uv("build", "--wheel", *offline, "--out-dir", out, project)
-        if built.returncode == 0:
-            (wheel,) = out.glob(f"{project.name.replace('-', '_')}-*.whl")
-            return wheel
-    if "hatchling" in built.stderr and "Because" in built.stderr:
-        pytest.skip("hatchling cannot be had")
-    raise AssertionError(built.stderr)
+    uv("build", "--wheel", "--out-dir", out, project)
+    name = tomllib.loads((project / "pyproject.toml").read_text())["project"]["name"]
+    (wheel,) = out.glob(f"{name.replace('-', '_')}-[0-9]*.whl")
+    return wheel
 
 
-def install(python: Path, *wheels: Path) -> None:
-    """Installs wheels without what they depend on, which is there."""
-    done = uv("pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, *wheels)
-    assert done.returncode == 0, done.stderr
+def first_party_wheels(session: Path) -> Path:
+    """The folder of the wheels of the core and of every plugin, built once in a run of the tests.
+
+    Args:
+        session: A folder that all processes of the run share; see :func:`shared_folder`.
+    """
+    out = session / "wheels"
+    with FileLock(session / "wheels.lock"):
+        if not out.is_dir():
+            for project in PROJECTS:
+                uv("build", "--wheel", "--out-dir", session / "building", project)
+            (session / "building").rename(out)
+    return out
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that is the same for all processes of a run of the tests."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def make_environment(folder: Path, session: Path, *requirements: str | Path) -> Path:
+    """A bare environment with nothing but the requirements and what they depend on; returns its Python.
+
+    Our own distributions come as wheels built from this checkout.
+    """
+    uv("venv", "--python", sys.executable, folder)
+    python = folder / "bin" / "python"
+    install(python, session, *requirements)
+    return python
+
+
+def install(python: Path, session: Path, *requirements: str | Path) -> None:
+    """Installs requirements (names, or wheels by path) with what they depend on."""
+    wheels = first_party_wheels(session)
+    with FileLock(session / "install.lock"):
+        uv("pip", "install", "--quiet", "--find-links", wheels, "--python", python, *requirements)
 
 
 def make_wheel(
@@ -76,8 +108,6 @@ def make_wheel(
 
 def run(python: Path, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs Python in a folder."""
-    import os
-
     inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run(
         [str(python), *arguments],

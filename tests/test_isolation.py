@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("isolation")
 _spec = importlib.util.spec_from_file_location("environments", Path(__file__).with_name("environments.py"))
 environments = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(environments)
@@ -99,8 +100,8 @@ def wheels(out):
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
     folder = tmp_path_factory.mktemp("isolation")
-    python = environments.make_environment(folder / "env")
-    environments.install(python, *wheels(folder))
+    session = environments.shared_folder(tmp_path_factory)
+    python = environments.make_environment(folder / "env", session, "detcore", *wheels(folder))
     # what no installer accepts, but a disk may hold
     (packages,) = (folder / "env").glob("lib/python*/site-packages")
     (packages / "junk-1.0.dist-info").mkdir()

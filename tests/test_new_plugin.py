@@ -1,14 +1,18 @@
 """``detcore new-plugin``: what it writes is complete, builds, installs, and passes its own tests."""
 
+import ast
 import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
 from detcore import registry
@@ -129,19 +133,61 @@ def test_nothing_is_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+#: Packages that the core is sure to bring.
+WITH_CORE = {"torch", "torchvision", "pydantic", "jaxtyping", "yaml"}
+
+
+def distributions_imported(folder, own):
+    """The distributions that the Python files below a folder import from, but for Python and their own."""
+    packages = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                packages |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                packages.add(node.module.partition(".")[0])
+    packages -= {*sys.stdlib_module_names, *WITH_CORE, own}
+    ours = {name for name in packages if name.startswith("detcore")}
+    others = {canonicalize_name(metadata.packages_distributions()[name][0]) for name in packages - ours}
+    return others | {name.replace("detcore_", "detcore-plugin-") for name in ours}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_declares_what_it_imports(kind, tmp_path):
+    made = plan(topic_of(kind), kind)
+    write(made, tmp_path)
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())
+    declared = {Requirement(line).name for line in project["project"]["dependencies"]}
+    assert distributions_imported(tmp_path / made.package, made.package) <= declared
+    declared |= {Requirement(line).name for line in project["dependency-groups"]["dev"]}
+    assert distributions_imported(tmp_path / "tests", made.package) <= declared
+
+
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    return environments.make_environment(tmp_path_factory.mktemp("environment") / "env")
+def session(tmp_path_factory):
+    return environments.shared_folder(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def environment(session):
+    """A bare environment, one for all kinds and processes: importing torch for the first time takes long."""
+    folder = session / "new-plugin"
+    with environments.FileLock(session / "new-plugin.lock"):
+        if not folder.exists():
+            environments.make_environment(folder, session, "detcore", "pytest")
+    return folder / "bin" / "python"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_builds_installs_and_passes_its_own_tests(kind, tmp_path, environment):
+def test_it_builds_installs_and_passes_its_own_tests(kind, tmp_path, environment, session):
     """Its tests run the conformance kit and, where the kind fits one, train a detector by a step."""
     made = plan(topic_of(kind), kind)
     folder = tmp_path / made.distribution
     write(made, folder)
-    environments.install(environment, environments.build_wheel(folder, tmp_path / "dist"))
+    wheel = environments.build_wheel(folder, tmp_path / "dist")
+    group = tomllib.loads((folder / "pyproject.toml").read_text())["dependency-groups"]["dev"]
+    environments.install(environment, session, wheel, *group)
     shutil.rmtree(folder / made.package)  # what is tested is the wheel
     listed = environments.run(environment, "-m", "detcore", "list", kind, "--json", cwd=tmp_path)
     assert made.component in {row["name"] for row in json.loads(listed.stdout)}, listed.stderr

@@ -32,13 +32,15 @@ def test_it_brings_what_nobody_else_does():
 
 
 @pytest.mark.slow
-def test_it_builds_installs_and_passes(tmp_path):
+def test_it_builds_installs_and_passes(tmp_path, tmp_path_factory):
     project = tmp_path / NAME
     shutil.copytree(
         PROJECT, project, ignore=shutil.ignore_patterns(".*cache", "__pycache__", "dist", ".venv")
     )
-    python = environments.make_environment(tmp_path / "env")
-    environments.install(python, environments.build_wheel(project, tmp_path / "dist"))
+    wheel = environments.build_wheel(project, tmp_path / "dist")
+    group = tomllib.loads((project / "pyproject.toml").read_text())["dependency-groups"]["dev"]
+    session = environments.shared_folder(tmp_path_factory)
+    python = environments.make_environment(tmp_path / "env", session, wheel, *group)
     shutil.rmtree(project / "tiny_objects")  # what is tested is the wheel
 
     listed = environments.run(python, "-m", "detcore", "list", "assigners", "--json", cwd=tmp_path)
