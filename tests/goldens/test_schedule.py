@@ -55,3 +55,15 @@ def test_learning_rate(case):
     for step, lr in zip(iterations, expected, strict=True):
         progress = detcore_train.interfaces.Progress(step, per_epoch, epochs)
         assert base * schedule.factor(progress) == pytest.approx(lr, rel=1e-9), step
+
+
+@pytest.mark.parametrize(("epochs", "wanted"), [(12, "mmengine.1x"), (24, "mmengine.2x")])
+def test_the_default_schedule_is_1x_and_2x(epochs, wanted):
+    (case,) = (case for case in task_cases("schedule") if case["id"].endswith(wanted))
+    per_epoch, base = case["call"]["iters_per_epoch"], case["call"]["base_lr"]
+    schedule = detcore_train.StepSchedule()
+    iterations, expected = read(case, "inputs")["iters"].tolist(), read(case, "outputs")["lr64"].tolist()
+    found = [
+        base * schedule.factor(detcore_train.interfaces.Progress(i, per_epoch, epochs)) for i in iterations
+    ]
+    assert found == pytest.approx(expected, rel=1e-9)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from detcore_train.optimizers.adamw import AdamW
     from detcore_train.optimizers.sgd import SGD
     from detcore_train.schedules.cosine import CosineSchedule
+    from detcore_train.schedules.one_cycle import OneCycleSchedule
     from detcore_train.schedules.poly import PolySchedule
     from detcore_train.schedules.step import StepSchedule
 
@@ -28,6 +29,7 @@ __all__ = [
     "Evaluation",
     "Experiment",
     "FitResult",
+    "OneCycleSchedule",
     "Optimizer",
     "PolySchedule",
     "Schedule",
@@ -46,6 +48,7 @@ _MODULES = {
     "Evaluation": "evaluation",
     "Experiment": "experiment",
     "FitResult": "engine.fit",
+    "OneCycleSchedule": "schedules.one_cycle",
     "Optimizer": "interfaces",
     "PolySchedule": "schedules.poly",
     "SGD": "optimizers.sgd",

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from detcore_train.interfaces import Progress
 
 Warmup = Literal["linear", "constant", "exp"]
 WarmupEnd = Literal["last_step", "next_step"]
+#: Length of a warm-up in epochs, which need be no whole number; None where it is told in steps.
+WarmupEpochs = Annotated[float, Field(ge=0)] | None
+
+
+def warmup_length(progress: Progress, steps: int, epochs: float | None) -> int:
+    """Length of a warm-up in optimizer steps.
+
+    Args:
+        progress: Tells how many steps an epoch has.
+        steps: The length in steps.
+        epochs: The length in epochs, which counts where it is given.
+    """
+    return steps if epochs is None else round(epochs * progress.steps_per_epoch)
 
 
 def warmup_factor(step: int, steps: int, ratio: float, warmup: Warmup, end: WarmupEnd) -> float:
