@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from detcore.component import Component
@@ -27,3 +27,14 @@ class Metric(Component):
     @abstractmethod
     def compute(self) -> dict[str, float | None]:
         """The numbers by name; None where there is nothing to measure (no ground truth of a size)."""
+
+    def per_class(self) -> Mapping[str, Mapping[str, float | None]]:
+        """The numbers of each class by its name; empty where the metric does not tell them apart."""
+        return {}
+
+    def reasons(self) -> Mapping[str, str]:
+        """Why numbers are None, by their names in :meth:`compute` (of a class: ``NUMBER/CLASS``).
+
+        Each is a text such as "n/a: no ground truth of this size". A metric may leave this out.
+        """
+        return {}

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from detcore_data.batch import ExampleBatch, collate
     from detcore_data.coco import CocoDataset
     from detcore_data.coco_metric import CocoMetric
+    from detcore_data.collected import Collected, Found
     from detcore_data.epoch_seeded import EpochSeeded, seeded
     from detcore_data.ground_truth import records_of
     from detcore_data.kitti import KittiDataset
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CocoDataset",
     "CocoMetric",
+    "Collected",
     "EpochSeeded",
     "ExampleBatch",
+    "Found",
     "KittiDataset",
     "MultiScaleResize",
     "Pad",
@@ -45,8 +48,10 @@ __all__ = [
 _MODULES = {
     "CocoDataset": "coco",
     "CocoMetric": "coco_metric",
+    "Collected": "collected",
     "EpochSeeded": "epoch_seeded",
     "ExampleBatch": "batch",
+    "Found": "collected",
     "KittiDataset": "kitti",
     "MultiScaleResize": "multi_scale_resize",
     "Pad": "pad",

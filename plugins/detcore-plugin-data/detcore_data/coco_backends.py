@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from detcore.structures import ImageDetections
+from detcore_data.collected import Found
 from detcore_data.records import Records
-from detcore_data.segmentations import quietly, run_lengths
+from detcore_data.segmentations import quietly
 
 Backend: TypeAlias = Literal["pycocotools", "faster_coco_eval"]
 Size: TypeAlias = Literal["all", "small", "medium", "large"]
@@ -91,7 +91,7 @@ def check_backend(backend: Backend) -> None:
 
 def evaluate(
     records: Records,
-    found: Mapping[int, ImageDetections],
+    found: Mapping[int, Found],
     iou_type: str,
     max_dets: Sequence[int],
     backend: Backend,
@@ -185,7 +185,7 @@ def _truth(records: Records, iou_type: str, class_agnostic: bool) -> list[dict[s
 
 
 def _detections(
-    found: Mapping[int, ImageDetections], known: set[int], iou_type: str, class_agnostic: bool
+    found: Mapping[int, Found], known: set[int], iou_type: str, class_agnostic: bool
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for image_id, item in found.items():
@@ -194,8 +194,8 @@ def _detections(
         low = item.boxes[:, :2].double()  # subtracted in float64, as one would after writing them to a file
         boxes = torch.cat((low, item.boxes[:, 2:].double() - low), dim=1).tolist()
         masks: Sequence[dict[str, Any] | None] = [None] * len(item)
-        if iou_type == "segm" and item.masks is not None:
-            masks = run_lengths(item.masks)
+        if iou_type == "segm" and item.runs is not None:
+            masks = item.runs
         for box, score, label, mask in zip(
             boxes, item.scores.tolist(), item.labels.tolist(), masks, strict=True
         ):

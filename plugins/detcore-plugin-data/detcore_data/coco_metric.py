@@ -13,7 +13,7 @@ from detcore.errors import DataError
 from detcore.interfaces import Dataset, Metric
 from detcore.structures import ImageDetections
 from detcore_data.coco_backends import Backend, Evaluation, check_backend, evaluate
-from detcore_data.ground_truth import records_of
+from detcore_data.collected import Collected
 from detcore_data.records import Records
 
 logger = logging.getLogger(__name__)
@@ -67,9 +67,7 @@ class CocoMetric(Metric):
         self.class_agnostic = class_agnostic
         self.iou_types, self.backend, self.max_dets = iou_types, backend, max_dets
         self.classwise, self.unseen = classwise, unseen
-        self._records: Records | None = None
-        self._known: frozenset[int] = frozenset()
-        self._found: dict[int, ImageDetections] = {}
+        self._collected: Collected | None = None
 
     def start(self, dataset: Dataset) -> None:
         """See :class:`~detcore.interfaces.Metric`.
@@ -77,19 +75,15 @@ class CocoMetric(Metric):
         Raises:
             DataError: Masks are to be compared but the dataset has none, or two images have one id.
         """
-        records = records_of(dataset)
-        ids = records.image_ids.tolist()
-        self._known = frozenset(ids)
-        if len(self._known) < len(ids):
-            twice = next(i for i in ids if ids.count(i) > 1)
-            raise DataError(f"{records.source}: two images have the id {twice}")
-        if "segm" in self.iou_types and records.segmentations is None:
+        masks = "segm" in self.iou_types
+        self._collected = Collected(dataset, masks=masks)
+        records = self._collected.records
+        if masks and records.segmentations is None:
             raise DataError(
                 f"{records.source}: iou_types has 'segm' but the dataset no masks; use with_masks=True"
             )
-        if "segm" in self.iou_types and not (records.sizes > 0).all():
+        if masks and not (records.sizes > 0).all():
             raise DataError(f"{records.source}: comparing masks needs the height and width of every image")
-        self._records, self._found = records, {}
 
     def update(self, image_ids: Sequence[int], detections: Sequence[ImageDetections]) -> None:
         """See :class:`~detcore.interfaces.Metric`. An image that comes again replaces what it had.
@@ -98,18 +92,7 @@ class CocoMetric(Metric):
             DataError: The metric was not started, an id is not one of the dataset's, or a detection has a
                 label beyond the classes, or a score or coordinate that is no finite number.
         """
-        records = self._started()
-        if len(image_ids) != len(detections):
-            raise DataError(f"update got {len(image_ids)} image ids but {len(detections)} detections")
-        for image_id, found in zip(image_ids, detections, strict=True):
-            if int(image_id) not in self._known:
-                raise DataError(
-                    f"detections for the image id {image_id!r}, which {records.source} does not have; its "
-                    f"{len(self._known)} ids begin with {sorted(self._known)[:3]}: is it the right dataset?"
-                )
-            found = found.to("cpu")
-            self._check(int(image_id), found, len(records.class_map))
-            self._found[int(image_id)] = found
+        self._started().add(image_ids, detections)
 
     def compute(self) -> dict[str, float | None]:
         """See :class:`~detcore.interfaces.Metric`."""
@@ -118,7 +101,7 @@ class CocoMetric(Metric):
             prefix = "" if iou_type == "bbox" else f"{iou_type}_"
             found = _summary(evaluation)
             if self.classwise:
-                names = self._started().class_map.names
+                names = self._started().records.class_map.names
                 found |= {f"AP/{name}": evaluation.precision(label=label) for label, name in enumerate(names)}
             numbers |= {prefix + name: value for name, value in found.items()}
         return numbers
@@ -131,40 +114,51 @@ class CocoMetric(Metric):
         if self.class_agnostic:
             return {}
         evaluation = next(iter(self._evaluate().values()))
-        names = self._started().class_map.names
+        names = self._started().records.class_map.names
         return {name: _summary(evaluation, label) for label, name in enumerate(names)}
 
+    def reasons(self) -> dict[str, str]:
+        """See :class:`~detcore.interfaces.Metric`."""
+        records = self._counted()
+        numbers = [*_summary_sizes(self.max_dets)]
+        names = () if self.class_agnostic else records.class_map.names
+        found: dict[str, str] = {}
+        for label, name in [(None, ""), *enumerate(names)]:
+            for number, size in numbers:
+                why = _why_missing(records, label, size)
+                if why is not None:
+                    found[f"{number}/{name}" if name else number] = why
+        prefixes = ["" if iou_type == "bbox" else f"{iou_type}_" for iou_type in self.iou_types]
+        return {prefix + name: why for prefix in prefixes for name, why in found.items()}
+
     def _evaluate(self) -> dict[str, Evaluation]:
-        records, found = self._started(), self._found
-        unseen = len(records) - len(found)
-        if unseen:
+        collected = self._started()
+        if collected.unseen:
             done = "their objects count as missed" if self.unseen == "miss" else "they are left out"
+            records = collected.records
             logger.warning(
-                "%s: %d of %d images were not evaluated; %s", records.source, unseen, len(records), done
+                "%s: %d of %d images were not evaluated; %s",
+                records.source,
+                collected.unseen,
+                len(records),
+                done,
             )
-        if unseen and self.unseen == "skip":
-            records = records.keep_images(torch.isin(records.image_ids, torch.tensor(list(found))))
         return {
-            iou_type: evaluate(records, found, iou_type, self.max_dets, self.backend, self.class_agnostic)
+            iou_type: evaluate(
+                self._counted(), collected.found, iou_type, self.max_dets, self.backend, self.class_agnostic
+            )
             for iou_type in self.iou_types
         }
 
-    def _started(self) -> Records:
-        if self._records is None:
-            raise DataError("the metric has no ground truth; call start(dataset) first")
-        return self._records
+    def _counted(self) -> Records:
+        """The ground truth that counts."""
+        collected = self._started()
+        return collected.seen_records() if self.unseen == "skip" else collected.records
 
-    def _check(self, image_id: int, found: ImageDetections, classes: int) -> None:
-        where = f"detections of image {image_id}"
-        if len(found.labels) and not 0 <= int(found.labels.min()) <= int(found.labels.max()) < classes:
-            raise DataError(
-                f"{where}: labels should be 0..{classes - 1}, got {sorted(set(found.labels.tolist()))}"
-            )
-        for name, values in (("boxes", found.boxes), ("scores", found.scores)):
-            if not values.isfinite().all():
-                raise DataError(f"{where}: {name} that are no finite numbers")
-        if "segm" in self.iou_types and found.masks is None:
-            raise DataError(f"{where}: iou_types has 'segm' but the detections no masks")
+    def _started(self) -> Collected:
+        if self._collected is None:
+            raise DataError("the metric has no ground truth; call start(dataset) first")
+        return self._collected
 
 
 def _summary(evaluation: Evaluation, label: int | None = None) -> dict[str, float | None]:
@@ -180,3 +174,30 @@ def _summary(evaluation: Evaluation, label: int | None = None) -> dict[str, floa
     return numbers | {
         f"AR{size[0]}": evaluation.recall(label=label, size=size) for size in ("small", "medium", "large")
     }
+
+
+#: Least and greatest area of each size, as COCO has them; both ends are included.
+_AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+
+
+def _summary_sizes(max_dets: Sequence[int]) -> list[tuple[str, str | None]]:
+    """The names of :func:`_summary` and the size that each is about."""
+    whole = ["AP", "AP50", "AP75", *(f"AR{count}" for count in max_dets)]
+    sized = [(f"{kind}{size[0]}", size) for kind in ("AP", "AR") for size in _AREAS]
+    return [*((name, None) for name in whole), *sized]
+
+
+def _why_missing(records: Records, label: int | None, size: str | None) -> str | None:
+    """Why there is no number for a class (all where None) and a size (all where None); None if there is one."""
+    annotations = records.annotations
+    mine = annotations.labels == label if label is not None else torch.ones_like(annotations.ignore)
+    of_class = "" if label is None else " of this class"
+    counted = mine & ~annotations.ignore
+    if not counted.any():
+        ignored = bool((mine & annotations.ignore & ~annotations.any_class).any())
+        return f"n/a: all ground truth{of_class} is ignored" if ignored else f"n/a: no ground truth{of_class}"
+    if size is None:
+        return None
+    low, high = _AREAS[size]
+    in_size = counted & (annotations.areas >= low) & (annotations.areas <= high)
+    return None if in_size.any() else f"n/a: no ground truth{of_class} of this size"
