@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from detcore_data.collected import Collected, Found
     from detcore_data.epoch_seeded import EpochSeeded, seeded
     from detcore_data.ground_truth import records_of
-    from detcore_data.kitti import KittiDataset
+    from detcore_data.kitti import KittiDataset, KittiObjects
+    from detcore_data.mixing import MixTransform, apply_transforms
     from detcore_data.multi_scale_resize import MultiScaleResize
     from detcore_data.pad import Pad
     from detcore_data.photometric_distortion import PhotometricDistortion
@@ -31,6 +32,8 @@ __all__ = [
     "ExampleBatch",
     "Found",
     "KittiDataset",
+    "KittiObjects",
+    "MixTransform",
     "MultiScaleResize",
     "Pad",
     "PhotometricDistortion",
@@ -39,6 +42,7 @@ __all__ = [
     "Resize",
     "ShapesDataset",
     "VocDataset",
+    "apply_transforms",
     "collate",
     "records_of",
     "run_lengths",
@@ -53,6 +57,8 @@ _MODULES = {
     "ExampleBatch": "batch",
     "Found": "collected",
     "KittiDataset": "kitti",
+    "KittiObjects": "kitti",
+    "MixTransform": "mixing",
     "MultiScaleResize": "multi_scale_resize",
     "Pad": "pad",
     "PhotometricDistortion": "photometric_distortion",
@@ -61,6 +67,7 @@ _MODULES = {
     "Resize": "resize",
     "ShapesDataset": "shapes",
     "VocDataset": "voc",
+    "apply_transforms": "mixing",
     "collate": "batch",
     "records_of": "ground_truth",
     "run_lengths": "segmentations",

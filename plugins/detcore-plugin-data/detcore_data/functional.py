@@ -134,6 +134,26 @@ def pad(example: Example, size: Size, value: tuple[int, int, int] = (0, 0, 0)) -
     return cast(Example, {**example, **changes})
 
 
+def select(example: Example, index: Tensor) -> Example:
+    """The example with some of its objects.
+
+    Args:
+        example: Left as it is.
+        index: Positions of the objects, or a mask.
+    """
+    canvas = example["boxes"].canvas_size
+    changes: dict[str, Any] = {
+        "boxes": tv_tensors.BoundingBoxes(
+            example["boxes"].as_subclass(Tensor)[index], format="XYXY", canvas_size=canvas
+        ),
+        "labels": example["labels"][index],
+        "ignore": example["ignore"][index],
+    }
+    if "masks" in example:
+        changes["masks"] = tv_tensors.Mask(example["masks"].as_subclass(Tensor)[index])
+    return cast(Example, {**example, **changes})
+
+
 def _resize_masks(masks: Tensor, size: Size) -> Tensor:
     if not len(masks):
         return masks.new_zeros((0, *size))

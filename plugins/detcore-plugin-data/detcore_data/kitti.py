@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from detcore.component import Part, make, wired
 from detcore.errors import DataError, did_you_mean
@@ -21,7 +26,39 @@ from detcore_data.source import ExampleSource
 #: The benchmark's own classes, in the order of its documentation.
 KITTI_CLASSES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
 
-_Object = tuple[str, tuple[float, float, float, float]]
+
+@dataclass(frozen=True)
+class KittiObjects:
+    """Every object in the label files, before any choice of classes; what the benchmark's evaluation needs.
+
+    Args:
+        image_ids: Ids of the images that the objects are in.
+        names: Classes as the files have them, ``DontCare`` included.
+        boxes: xyxy in pixels.
+        truncation: Part of the object that is out of the image, 0..1; -1 where it is not known.
+        occlusion: 0 fully visible, 1 partly, 2 largely occluded, 3 unknown; -1 where it does not apply.
+    """
+
+    image_ids: Int[Tensor, "A"]
+    names: tuple[str, ...]
+    boxes: Float[Tensor, "A 4"]
+    truncation: Float[Tensor, "A"]
+    occlusion: Int[Tensor, "A"]
+
+
+class _Object(NamedTuple):
+    """A line: its class, x1, y1, x2, y2, truncation and occlusion."""
+
+    name: str
+    corners: tuple[float, float, float, float]
+    truncation: float
+    occlusion: int
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x, y, w, h."""
+        x1, y1, x2, y2 = self.corners
+        return x1, y1, x2 - x1, y2 - y1
 
 
 class KittiDataset(Dataset):
@@ -76,7 +113,9 @@ class KittiDataset(Dataset):
         pairs = pair_files(annotations, images, ".txt", split)
         objects = [_read(path) for path, _ in pairs]
         _check_names(annotations, objects, {"ignored": ignored, "merge": tuple(merge or ())})
-        objects = [[((merge or {}).get(name, name), box) for name, box in image] for image in objects]
+        #: What the label files have, whatever ``classes``, ``ignored`` and ``merge`` say.
+        self.objects = _every(objects)
+        objects = [[o._replace(name=(merge or {}).get(o.name, o.name)) for o in image] for image in objects]
         class_map = _classes(annotations, objects, classes, ignored)
         records, other = _records(class_map, str(annotations), [name for _, name in pairs], objects, ignored)
         reader = ImageReader(images, max_pixels, exif)
@@ -98,7 +137,7 @@ class KittiDataset(Dataset):
 
 
 def _read(path: Path) -> list[_Object]:
-    """Names and x, y, w, h of one file."""
+    """The objects of one file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as cause:
@@ -116,14 +155,32 @@ def _read(path: Path) -> list[_Object]:
             x1, y1, x2, y2 = map(float, fields[4:8])
         except ValueError:
             raise DataError(f"{path}, line {i}: fields 5 to 8 should be numbers, got {fields[4:8]}") from None
-        objects.append((fields[0], (x1, y1, x2 - x1, y2 - y1)))
+        try:
+            truncation, occlusion = float(fields[1]), int(float(fields[2]))
+        except (ValueError, OverflowError):
+            raise DataError(
+                f"{path}, line {i}: fields 2 and 3 (truncation, occlusion) should be numbers, got {fields[1:3]}"
+            ) from None
+        objects.append(_Object(fields[0], (x1, y1, x2, y2), truncation, occlusion))
     return objects
+
+
+def _every(images: Sequence[Sequence[_Object]]) -> KittiObjects:
+    every = [item for image in images for item in image]
+    counts = [len(image) for image in images]
+    return KittiObjects(
+        image_ids=torch.repeat_interleave(torch.arange(len(images)), torch.tensor(counts, dtype=torch.int64)),
+        names=tuple(item.name for item in every),
+        boxes=torch.tensor([item.corners for item in every], dtype=torch.float64).reshape(-1, 4),
+        truncation=torch.tensor([item.truncation for item in every], dtype=torch.float64),
+        occlusion=torch.tensor([item.occlusion for item in every], dtype=torch.int64),
+    )
 
 
 def _check_names(
     source: Path, objects: Sequence[Sequence[_Object]], given: Mapping[str, tuple[str, ...]]
 ) -> None:
-    known = {*KITTI_CLASSES, "DontCare", *(name for image in objects for name, _ in image)}
+    known = {*KITTI_CLASSES, "DontCare", *(item.name for image in objects for item in image)}
     for parameter, names in given.items():
         for name in names:
             if name not in known:
@@ -137,7 +194,7 @@ def _classes(
     wanted: tuple[str, ...] | None,
     ignored: tuple[str, ...],
 ) -> ClassMap:
-    found = {name for image in objects for name, _ in image} - set(ignored)
+    found = {item.name for image in objects for item in image} - set(ignored)
     strange = sorted(found - set(KITTI_CLASSES) - {"DontCare"})
     if wanted is None and strange:
         near = did_you_mean(strange[0], KITTI_CLASSES)
@@ -158,10 +215,10 @@ def _records(
 ) -> tuple[Records, int]:
     label_of = {name: label for label, name in enumerate(class_map.names)}
     rows = [
-        (i, label_of.get(name, 0), box, name in ignored)
+        (i, label_of.get(item.name, 0), item.box, item.name in ignored)
         for i, image in enumerate(objects)
-        for name, box in image
-        if name in label_of or name in ignored
+        for item in image
+        if item.name in label_of or item.name in ignored
     ]
     regions = np.array([row[3] for row in rows], dtype=np.bool_)
     annotations = Annotations.of(

@@ -14,6 +14,7 @@ from detcore.interfaces import Example, Transform
 from detcore.structures import ImageGeometry
 from detcore_data.checks import Counts, Policy, apply_policy, format_hint, report
 from detcore_data.images import ImageReader
+from detcore_data.mixing import apply_transforms
 from detcore_data.records import ImageRecord, Records, clip_to_image
 
 logger = logging.getLogger(__name__)
@@ -73,12 +74,11 @@ class ExampleSource:
         Raises:
             DataError: The image is missing, cannot be decoded or is not of the annotated size.
         """
-        record = self.records[range(len(self))[index]]
-        image = self.reader(record.file, record.size)
-        example = self._example(record, tv_tensors.Image(image))
-        for transform in self.transforms:
-            example = transform(example)
-        return example
+        return apply_transforms(self._read, range(len(self))[index], len(self), self.transforms)
+
+    def _read(self, index: int) -> Example:
+        record = self.records[index]
+        return self._example(record, tv_tensors.Image(self.reader(record.file, record.size)))
 
     def _example(self, record: ImageRecord, image: tv_tensors.Image) -> Example:
         size = (int(image.shape[-2]), int(image.shape[-1]))

@@ -47,6 +47,26 @@ def test_an_example(kitti):
     assert len(data[1]["boxes"]) == 0
 
 
+def test_every_object_is_kept_for_evaluation(kitti):
+    kitti.add(
+        "000003", "Van 0.35 2 -1.57 1 2 5.5 6 1 1 1 1 1 1 1\nDontCare -1 -1 -10 0 0 4 4 1 1 1 1 1 1 1\n"
+    )
+    objects = kitti(classes=("Car",), merge={"Van": "Car"}).objects
+    assert objects.names == ("Car", "DontCare", "Van", "Van", "DontCare")
+    assert objects.image_ids.tolist() == [0, 0, 0, 2, 2]
+    assert objects.boxes[3].tolist() == [1, 2, 5.5, 6]
+    assert objects.truncation.tolist() == [0, 0, 0, 0.35, -1]
+    assert objects.occlusion.tolist() == [0, 0, 0, 2, -1]
+
+
+def test_occlusion_is_a_number(kitti):
+    kitti.add("000003", "Van a 2 -1.57 1 2 5.5 6 1 1 1 1 1 1 1\n")
+    with pytest.raises(
+        DataError, match=r"000003.txt, line 1: fields 2 and 3 \(truncation, occlusion\) .* got \['a', '2'\]"
+    ):
+        kitti()
+
+
 def test_subset(kitti):
     data = kitti(classes=("Pedestrian", "Car"))
     assert data[0]["labels"][0] == 1

@@ -13,6 +13,8 @@ from torchvision import tv_tensors
 from detcore.interfaces import Example, Transform
 from detcore.structures import ImageGeometry
 from detcore_data.epoch_seeded import item_seed
+from detcore_data.functional import select
+from detcore_data.mixing import MixTransform, apply_transforms
 from detcore_data.records import Records, clip_to_image
 
 
@@ -59,51 +61,64 @@ def seen_objects(
         seed: Of the random transforms.
     """
     device = "meta"
+    with_masks = any(isinstance(transform, MixTransform) for transform in transforms)
     for image in images:
-        height, width = sizes[image].tolist()
-        if not height or not width:
+        if not sizes[image].all():
             continue
-        example = _example(records, image, (height, width))
         state = torch.get_rng_state()
         try:
             try:
-                seen = _apply(example, transforms, device, item_seed(seed, 0, image))
+                seen = _apply(records, sizes, image, transforms, device, seed, with_masks)
             except (NotImplementedError, RuntimeError):
                 if device == "cpu":
                     raise
                 device = "cpu"  # a transform looks at pixels
-                seen = _apply(example, transforms, device, item_seed(seed, 0, image))
+                seen = _apply(records, sizes, image, transforms, device, seed, with_masks)
         finally:
             torch.set_rng_state(state)
         yield _as_seen(records, image, seen)
 
 
-def _example(records: Records, image: int, size: tuple[int, int]) -> Example:
+def _apply(
+    records: Records,
+    sizes: Tensor,
+    image: int,
+    transforms: Sequence[Transform],
+    device: str,
+    seed: int,
+    with_masks: bool,
+) -> Example:
+    torch.manual_seed(item_seed(seed, 0, image))
+
+    def read(index: int) -> Example:
+        known = bool(sizes[index].all())
+        height, width = sizes[index if known else image].tolist()
+        example = _example(records, index, (height, width), device, with_masks and known)
+        # one that is mixed in, and whose size is not known, counts as empty
+        return example if known else select(example, torch.zeros(0, dtype=torch.int64))
+
+    return apply_transforms(read, image, len(records), transforms)
+
+
+def _example(records: Records, image: int, size: tuple[int, int], device: str, with_masks: bool) -> Example:
     """The image's objects; their labels are their rows, so that they can be told apart afterwards."""
     record = records[image]
     rows = torch.arange(record.rows.start, record.rows.stop)
     annotations = records.annotations.select(record.rows)
     boxes, has_extent = clip_to_image(annotations.boxes, torch.tensor(size).expand(len(annotations), 2))
-    kept = has_extent & annotations.boxes.isfinite().all(-1)
-    return Example(
-        image=tv_tensors.Image(torch.empty((3, *size), dtype=torch.uint8, device="meta")),
-        boxes=tv_tensors.BoundingBoxes(boxes[kept], format="XYXY", canvas_size=size),
-        labels=rows[kept],
-        ignore=annotations.ignore[kept],
+    example = Example(
+        image=tv_tensors.Image(torch.zeros((3, *size), dtype=torch.uint8, device=device)),
+        boxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+        labels=rows,
+        ignore=annotations.ignore,
         image_id=record.image_id,
         file=record.file,
         geometry=ImageGeometry(size),
     )
-
-
-def _apply(example: Example, transforms: Sequence[Transform], device: str, seed: int) -> Example:
-    torch.manual_seed(seed)
-    if device != "meta":
-        image = tv_tensors.Image(torch.zeros(example["image"].shape, dtype=torch.uint8))
-        example = Example(**{**example, "image": image})
-    for transform in transforms:
-        example = transform(example)
-    return example
+    if with_masks and records.segmentations is not None:
+        masks = records.segmentations.decode(annotations.segments.tolist(), size, record.file)
+        example["masks"] = tv_tensors.Mask(masks)
+    return select(example, has_extent & annotations.boxes.isfinite().all(-1))
 
 
 def _as_seen(records: Records, image: int, example: Example) -> Seen:
