@@ -108,6 +108,14 @@ def parity(session: nox.Session) -> None:
     session.run("python", "-m", "detcore_mmdet.parity", "docs/parity.md")
 
 
+@nox.session(venv_backend="none")
+def reliability(session: nox.Session) -> None:
+    """Writes docs/reliability.md: the faults and bad inputs that tests try, how many, and what happens."""
+    page = ("-p", "reliability", "--reliability-page", "docs/reliability.md")
+    env = {**ONE_THREAD, "PYTHONPATH": str(ROOT / "tests")}
+    session.run("pytest", "-m", "reliability", *page, *PARALLEL, *session.posargs, env=env)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Builds the documentation into site/, with the reference of all components; broken links are errors."""

@@ -1,0 +1,95 @@
+"""docs/reliability.md tells of the faults that tests try, and of no others."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "reliability.md"
+_spec = importlib.util.spec_from_file_location("reliability", Path(__file__).with_name("reliability.py"))
+reliability = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = reliability  # dataclasses look their module up
+_spec.loader.exec_module(reliability)
+
+
+@pytest.fixture(scope="module")
+def marked():
+    """The file and the arguments of every reliability marker in the tests' sources."""
+    found = []
+    for path in [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/*/tests/**/test_*.py")]:
+        source = path.read_text(encoding="utf-8")
+        if "mark.reliability(" not in source or path == Path(__file__):
+            continue
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.reliability":
+                found.append((path, {word.arg: ast.literal_eval(word.value) for word in node.keywords}))
+    return found
+
+
+def test_the_markers_are_complete(marked):
+    for path, row in marked:
+        assert row.keys() == {"area", "fault", "outcome"}, path
+        assert row["area"] in reliability.AREAS, path
+        for text in (row["fault"], row["outcome"]):
+            assert text == text.strip(), path
+            assert "|" not in text, path
+
+
+def test_the_page_is_up_to_date(marked):
+    """Where this fails: ``nox -s reliability``."""
+    page = PAGE.read_text(encoding="utf-8")
+    faults = {line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| ")}
+    assert faults - {"fault or input"} == {row["fault"] for _, row in marked}
+    assert "**failed" not in page
+
+
+TESTS = """
+import pytest
+from hypothesis import given, settings, strategies as st
+
+def case(fault):
+    return pytest.mark.reliability(area="data", fault=fault, outcome="an error")
+
+@case("good")
+@pytest.mark.parametrize("number", [1, 2])
+def test_good(number): pass
+
+@case("several")
+def test_several(record_property): record_property("tried", 20)
+
+@case("generated")
+@settings(max_examples=30, database=None)
+@given(st.integers())
+def test_generated(number): pass
+
+@case("skipped")
+def test_skipped(): pytest.skip("no folder")
+
+@case("bad")
+def test_bad(): assert False
+
+def test_other(): pass
+"""
+
+
+@pytest.mark.parametrize("parallel", [(), ("-n", "2")], ids=["one process", "two processes"])
+def test_what_is_written(parallel, tmp_path):
+    (tmp_path / "test_it.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    reliability: x\n")
+    options = ["-q", "-p", "reliability", "-m", "reliability", "-p", "no:detcore", *parallel]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--reliability-page", str(tmp_path / "page.md")],
+        cwd=tmp_path, env={"PYTHONPATH": str(Path(__file__).parent), "PATH": ""}, check=False, capture_output=True,
+    )  # fmt: skip
+    page = (tmp_path / "page.md").read_text()
+    assert "| good | 2 | an error |" in page
+    assert "| several | 20 | an error |" in page
+    assert "| generated | 30 | an error |" in page
+    assert "| skipped | 0 | an error (1 not tried here: no folder) |" in page
+    assert "| bad | 0 | **failed (1):** an error |" in page
+    assert "5 faults, 52 inputs in all." in page
+    assert "## Data" in page
