@@ -23,3 +23,16 @@ def reduce_mean(value: Tensor) -> Tensor:
     mean = value.detach().clone().to(torch.float32)
     dist.all_reduce(mean.div_(world_size()))
     return mean
+
+
+def mean_count(count: Tensor, minimum: float = 1.0) -> Tensor:
+    """A divisor of losses: the mean of a count over all processes, for at least ``minimum`` in all of them together.
+
+    The gradients of processes are averaged, so the limit of each is its share: what several processes divide by
+    is then what one process with the whole batch divides by, also where there is nothing to count.
+
+    Args:
+        count: Of this process.
+        minimum: Lower limit of the count of all processes together.
+    """
+    return reduce_mean(count).clamp(min=minimum / world_size())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from detcore import dense
 from detcore.component import Part, make, wired
-from detcore.distributed import reduce_mean
+from detcore.distributed import mean_count
 from detcore.interfaces import (
     Assigner,
     BBoxCoder,
@@ -206,7 +206,7 @@ class ATSSHead(DenseHead):
         weight = central if chosen.weight is None else central * chosen.weight
         loss_bbox = dense.box_loss(
             self.loss_bbox, output.codes, priors, chosen, self.bbox_coder,
-            reduce_mean(weight.sum()).clamp(min=1), on_boxes=self.compares_boxes, weight=weight,
+            mean_count(weight.sum()), on_boxes=self.compares_boxes, weight=weight,
         )  # fmt: skip
         loss_centerness = self.loss_centerness(
             chosen.gather(output.centerness)[:, None],

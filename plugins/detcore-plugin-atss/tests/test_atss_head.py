@@ -182,7 +182,7 @@ def test_both_normalisers_are_averaged_over_processes(make_head, features, batch
         asked.append(value)
         return value * 2
 
-    monkeypatch.setattr(module, "reduce_mean", double)
+    monkeypatch.setattr(module, "mean_count", double)
     monkeypatch.setattr("detcore.targets.reduce_mean", double)
     shared = head.loss(output, targets, batch)
     assert len(asked) == 2

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from detcore.distributed import reduce_mean
+from detcore.distributed import reduce_mean, world_size
 
 
 class Harmony(NamedTuple):
@@ -58,7 +58,7 @@ def harmonise(loss: nn.Module, mass: Float[Tensor, "bins"], momentum: float, *, 
         update: Whether this is a step of training.
     """
     mass = reduce_mean(mass).float()
-    held, total = mass > 0, mass.sum().clamp(min=1)
+    held, total = mass > 0, mass.sum().clamp(min=1 / world_size())
     if momentum > 0:
         mass = _average(loss, mass, held, momentum, update)
     share = total / (mass * held.sum().clamp(min=1))

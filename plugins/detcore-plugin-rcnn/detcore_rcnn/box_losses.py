@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from detcore.distributed import reduce_mean
+from detcore.distributed import mean_count
 from detcore.interfaces import BBoxCoder, BoxLoss, ClassificationLoss
 from detcore.interfaces.bbox_head import BBoxOutput, RoISample
 from detcore.structures import Losses, Priors
@@ -74,8 +74,8 @@ def region_losses(
         coder: Encodes the targets, or decodes the predictions.
         on_boxes: Whether ``loss_bbox`` gets boxes.
     """
-    weighted = reduce_mean((sample.weight > 0).sum().float()).clamp(min=1)
-    real = reduce_mean(sample.real.sum().float()).clamp(min=1)
+    weighted = mean_count((sample.weight > 0).sum().float())
+    real = mean_count(sample.real.sum().float())
     rows = sample.positive.nonzero().squeeze(1)
     pred, target, weight = box_targets(output, sample, rows, coder, on_boxes=on_boxes)
     right = loss_cls.scores(output.logits.detach()[rows]).argmax(-1) == sample.labels[rows]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detcore.component import Part, make, wired
-from detcore.distributed import reduce_mean
+from detcore.distributed import mean_count
 from detcore.interfaces import ClassificationLoss, MaskHead
 from detcore.interfaces.bbox_head import RoISize
 from detcore.layers import ConvNormAct, NormName
@@ -109,7 +109,7 @@ class FCNMaskHead(MaskHead):
     ) -> Losses:
         """Term ``loss_mask``, the mean over cells; see :class:`~detcore.interfaces.MaskHead`."""
         own = of_class(logits, labels)
-        cells = reduce_mean(own.new_tensor(own.numel())).clamp(min=1)
+        cells = mean_count(own.new_tensor(own.numel()))
         loss = self.loss_mask(own.reshape(-1, 1), masks.reshape(-1, 1).to(own.dtype), avg_factor=cells)
         return Losses({"loss_mask": loss})
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detcore.boxes import aligned_overlap
-from detcore.distributed import reduce_mean
+from detcore.distributed import mean_count
 from detcore.interfaces.bbox_head import BBoxOutput, RoISample
 from detcore.structures import Losses
 from detcore_rcnn.box_losses import box_targets, of_class
@@ -134,5 +134,5 @@ class PrimeAttention:
         losses = head.loss_bbox(pred, target, weight=own, reduction="none")
         # losses on codes give one number per code
         losses = losses.sum(-1) if losses.dim() > 1 else losses
-        real = reduce_mean(sample.real.sum().float()).clamp(min=1)
+        real = mean_count(sample.real.sum().float())
         return Losses({"loss_carl": (losses * weights[rows]).sum() / real})
