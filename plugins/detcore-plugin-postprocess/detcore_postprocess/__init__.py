@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from detcore_postprocess.augmented import AugmentedDetector, scaled
     from detcore_postprocess.candidates import Candidates, select_candidates
     from detcore_postprocess.clusters import nms_match
+    from detcore_postprocess.ensemble import EnsembleDetector
     from detcore_postprocess.fast_nms import FastNMS
     from detcore_postprocess.fusion import weighted_boxes_fusion
     from detcore_postprocess.hard_nms import NMS
     from detcore_postprocess.interface import Suppressed, Suppression
     from detcore_postprocess.masks import mask_matrix_nms
     from detcore_postprocess.matrix_nms import MatrixNMS
+    from detcore_postprocess.merger import Merger
     from detcore_postprocess.merging import (
         average_boxes,
         average_masks,
@@ -22,25 +24,37 @@ if TYPE_CHECKING:
         best_detections,
         boxes_to_original,
         concatenate_detections,
+        join_detections,
         merge_detections,
         merge_proposals,
     )
     from detcore_postprocess.multiclass import multiclass_nms
     from detcore_postprocess.nms import NMSPostprocess
+    from detcore_postprocess.nms_merger import NMSMerger
+    from detcore_postprocess.raw import raw_batch, raw_images
     from detcore_postprocess.results import keep_best, to_detections
     from detcore_postprocess.soft_nms import SoftNMS
     from detcore_postprocess.suppression import batched_nms, nms_mask
+    from detcore_postprocess.tiled import TiledDetector
+    from detcore_postprocess.transformed import TransformedDetector
+    from detcore_postprocess.wbf_merger import WeightedBoxesFusion
 
 __all__ = [
     "NMS",
     "AugmentedDetector",
     "Candidates",
+    "EnsembleDetector",
     "FastNMS",
     "MatrixNMS",
+    "Merger",
+    "NMSMerger",
     "NMSPostprocess",
     "SoftNMS",
     "Suppressed",
     "Suppression",
+    "TiledDetector",
+    "TransformedDetector",
+    "WeightedBoxesFusion",
     "average_boxes",
     "average_masks",
     "average_scores",
@@ -48,6 +62,7 @@ __all__ = [
     "best_detections",
     "boxes_to_original",
     "concatenate_detections",
+    "join_detections",
     "keep_best",
     "mask_matrix_nms",
     "merge_detections",
@@ -55,6 +70,8 @@ __all__ = [
     "multiclass_nms",
     "nms_mask",
     "nms_match",
+    "raw_batch",
+    "raw_images",
     "scaled",
     "select_candidates",
     "to_detections",
@@ -62,6 +79,15 @@ __all__ = [
 ]
 
 _HOME = {
+    "EnsembleDetector": "ensemble",
+    "Merger": "merger",
+    "NMSMerger": "nms_merger",
+    "TiledDetector": "tiled",
+    "TransformedDetector": "transformed",
+    "WeightedBoxesFusion": "wbf_merger",
+    "join_detections": "merging",
+    "raw_batch": "raw",
+    "raw_images": "raw",
     "AugmentedDetector": "augmented",
     "scaled": "augmented",
     "Candidates": "candidates",

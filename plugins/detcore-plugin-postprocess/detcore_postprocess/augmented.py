@@ -14,18 +14,15 @@ from torch.nn import functional as F
 from detcore.component import Part, make, wired
 from detcore.interfaces import Detector
 from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
-from detcore_postprocess.hard_nms import NMS
-from detcore_postprocess.interface import Suppression
-from detcore_postprocess.merging import merge_detections
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from detcore_postprocess.merger import Merger
+from detcore_postprocess.nms_merger import NMSMerger
 
 
 class AugmentedDetector(Detector):
     """Test-time augmentation around any detector: it sees each image at several scales and mirrored.
 
-    What it finds in each version is brought back to the image and put together, and duplicates are suppressed
-    as within one version. Masks come along. Training goes to the detector as if nothing stood around it.
+    What it finds in each version is brought back to the image and put together by the merger. Training goes to the
+    detector as if nothing stood around it.
 
     Every version costs a prediction: ``len(scales) * (1 + flip)`` in all.
 
@@ -34,11 +31,10 @@ class AugmentedDetector(Detector):
         detector: What predicts. A trained one is given as it is: ``AugmentedDetector(detector=detector)``.
         scales: Factors of the images' sizes.
         flip: Whether each scale is also seen mirrored left to right.
-        iou_threshold: Largest IoU of two detections of a class; supplied to ``nms`` where that states none.
+        merger: How the detections of all versions become one set: suppression, with masks coming along
+            (:class:`NMSMerger`), or fusion (:class:`WeightedBoxesFusion`).
         max_per_img: Rows of the result per image (Q).
-        class_agnostic: Whether detections suppress those of other classes too.
         size_divisor: Scaled images are padded to a multiple of it, in pixels.
-        nms: How duplicates are suppressed.
     """
 
     def __init__(
@@ -48,21 +44,17 @@ class AugmentedDetector(Detector):
         detector: Part[Detector],
         scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0,),
         flip: bool = True,
-        iou_threshold: Fraction = 0.5,
+        merger: Part[Merger] = NMSMerger.spec(),
         max_per_img: Annotated[int, Field(ge=1)] = 100,
-        class_agnostic: bool = False,
         size_divisor: Annotated[int, Field(ge=1)] = 32,
-        nms: Part[Suppression] = NMS.spec(),
     ) -> None:
         super().__init__()
         self.detector = make(detector, **({} if num_classes is None else {"num_classes": num_classes}))
         self.scales = scales
         self.flip = flip
-        self.iou_threshold = iou_threshold
+        self.merger = make(merger)
         self.max_per_img = max_per_img
-        self.class_agnostic = class_agnostic
         self.size_divisor = size_divisor
-        self.nms = make(nms, iou_threshold=iou_threshold)
 
     @property
     def num_classes(self) -> int:
@@ -105,14 +97,8 @@ class AugmentedDetector(Detector):
 
     def predict(self, batch: ImageBatch) -> Detections:
         """See :class:`~detcore.interfaces.Detector`."""
-        versions = list(self.versions(batch))
-        return merge_detections(
-            [self.detector.predict(version) for version in versions],
-            versions,
-            nms=self.nms,
-            max_per_img=self.max_per_img,
-            class_agnostic=self.class_agnostic,
-        )
+        found = [self.detector.predict(version).to_original(version) for version in self.versions(batch)]
+        return self.merger(found, max_per_img=self.max_per_img)
 
     def versions(self, batch: ImageBatch) -> Iterator[ImageBatch]:
         """The images at each scale, as they are and mirrored; the way "home" leads to ``batch``."""
@@ -175,8 +161,11 @@ def _resampled(
         inside.append(here < new)
     (y, x), (rows, columns) = grids, inside
     shape = (len(pixels), *canvas)
-    grid = torch.stack((x[:, None].expand(shape), y[:, :, None].expand(shape)), -1).to(pixels.dtype)
-    result = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    values = pixels if pixels.is_floating_point() else pixels.float()
+    grid = torch.stack((x[:, None].expand(shape), y[:, :, None].expand(shape)), -1).to(values.dtype)
+    result = F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if not pixels.is_floating_point():  # images as they came
+        result = result.round().clamp(0, 255).to(pixels.dtype)
     real: Bool[Tensor, "B h w"] = rows[:, :, None] & columns[:, None]
     return torch.where(real[:, None], result, 0)
 

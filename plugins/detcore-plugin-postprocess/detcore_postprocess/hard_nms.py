@@ -11,6 +11,7 @@ from torch import Tensor
 
 from detcore.component import wired
 from detcore_postprocess import lanes
+from detcore_postprocess.contained import drop_contained
 from detcore_postprocess.interface import Suppressed, Suppression
 from detcore_postprocess.suppression import grown, nms_mask
 
@@ -29,6 +30,8 @@ class NMS(Suppression):
     Args:
         iou_threshold: A box is dropped for a better one with which its IoU is above this; 1 drops none.
             Supplied by the owner where it is not stated.
+        overlap: What is held against it: "iou", or "ios", the intersection over the smaller box, by which a
+            part of an object repeats the whole of it (as where images are cut to tiles).
         score_threshold: Boxes must have a greater score to take part; 0 means no threshold. It applies to what
             the scores are by then, after factors such as centerness.
         offset: Added to widths and heights: 1 counts the last pixel of a box as part of it, as old datasets do.
@@ -38,10 +41,12 @@ class NMS(Suppression):
         self,
         *,
         iou_threshold: Fraction = wired(0.5, may_override=True),
+        overlap: Literal["iou", "ios"] = "iou",
         score_threshold: Fraction = 0.0,
         offset: Literal[0, 1] = 0,
     ) -> None:
         self.iou_threshold = iou_threshold
+        self.overlap = overlap
         self.score_threshold = score_threshold
         self.offset = offset
 
@@ -59,7 +64,11 @@ class NMS(Suppression):
         if self.score_threshold > 0:
             above = scores > self.score_threshold
             valid = above if valid is None else above & valid
-        boxes, groups = grown(boxes, self.offset), lanes.image_groups(groups)
+        boxes = grown(boxes, self.offset)
+        if self.overlap == "ios":
+            left = drop_contained(boxes, scores, groups, valid, self.iou_threshold)
+            return left._replace(scores=scores)
+        groups = lanes.image_groups(groups)
         if most is None or scores.shape[1] <= lanes.FIRST * most or torch.compiler.is_compiling():
             return Suppressed(scores, nms_mask(boxes, scores, groups, self.iou_threshold, valid))
         return Suppressed(

@@ -163,17 +163,41 @@ def concatenate_detections(detections: Sequence[Detections], batches: Sequence[I
         ConfigError: There is no version, or not one set of detections for each.
     """
     _check(detections, batches, "concatenate_detections")
-    mapped = [own.to_original(batch) for own, batch in zip(detections, batches, strict=True)]
-    masks = [own.masks for own in mapped if own.masks is not None]
-    alike = len(masks) == len(mapped) and len({own.shape[2:] for own in masks}) == 1
+    return join_detections([own.to_original(batch) for own, batch in zip(detections, batches, strict=True)])
+
+
+def join_detections(views: Sequence[Detections]) -> Detections:
+    """Detections of the same images in the same pixels one after the other; not in order of their scores.
+
+    Args:
+        views: At least one; masks are kept where all have some of one resolution.
+    """
+    masks = [own.masks for own in views if own.masks is not None]
+    alike = len(masks) == len(views) and len({own.shape[2:] for own in masks}) == 1
     return Detections(
-        boxes=torch.cat([own.boxes for own in mapped], 1),
-        scores=torch.cat([own.scores for own in mapped], 1),
-        labels=torch.cat([own.labels for own in mapped], 1),
-        valid=torch.cat([own.valid for own in mapped], 1),
+        boxes=torch.cat([own.boxes for own in views], 1),
+        scores=torch.cat([own.scores for own in views], 1),
+        labels=torch.cat([own.labels for own in views], 1),
+        valid=torch.cat([own.valid for own in views], 1),
         masks=torch.cat(masks, 1) if alike else None,
-        image_sizes=mapped[0].image_sizes,
+        image_sizes=views[0].image_sizes,
     )
+
+
+def check_weights(views: Sequence[Detections], weights: Sequence[float] | None, title: str) -> list[float]:
+    """One weight for each view; ones where None.
+
+    Raises:
+        ConfigError: There is no view, or not one positive weight for each.
+    """
+    shares = [1.0] * len(views) if weights is None else list(weights)
+    if not views or len(shares) != len(views) or not min(shares) > 0:
+        raise ConfigError(
+            f"weights should be one positive number for each of {len(views)} views, of which there is at least "
+            f"one; got {shares}",
+            title,
+        )
+    return shares
 
 
 def best_detections(detections: Detections, count: int) -> Detections:

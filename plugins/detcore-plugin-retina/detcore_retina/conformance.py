@@ -16,7 +16,7 @@ def detcore_conformance_examples() -> Iterable[Subject]:
     """Narrow heads, and a small RetinaNet."""
     from detcore_fpn import FPN
     from detcore_losses import GIoULoss
-    from detcore_postprocess import AugmentedDetector
+    from detcore_postprocess import AugmentedDetector, EnsembleDetector, TiledDetector, TransformedDetector
     from detcore_resnet import ResNet
 
     from detcore.detectors import SingleStageDetector
@@ -34,4 +34,7 @@ def detcore_conformance_examples() -> Iterable[Subject]:
         Subject(small.replace(loss_bbox=GIoULoss.spec(), norm="GN", num_groups=4), name="giou"),
         Subject(detector),
         Subject(AugmentedDetector.spec(detector=detector)),
+        Subject(EnsembleDetector.spec(detectors=(detector, detector))),
+        Subject(TiledDetector.spec(detector=detector, tile=(48, 64))),
+        Subject(TransformedDetector.spec(detector=detector)),
     ]
