@@ -139,6 +139,16 @@ class ResNet(Backbone):
                 outputs.append(x)
         return tuple(outputs)
 
+    def depth_layers(self) -> tuple[tuple[str, ...], ...]:
+        """The stem, then each residual block; see :class:`~detcore.interfaces.Backbone`."""
+        stem = ("stem",) if self.deep_stem else ("conv1", "bn1")
+        blocks = (
+            (f"layer{i + 1}.{block}",)
+            for i, stage in enumerate(self._stages())
+            for block, _ in stage.named_children()
+        )
+        return (stem, *blocks)
+
     def train(self, mode: bool = True) -> ResNet:
         """Sets the training mode, except for what is frozen."""
         super().train(mode)

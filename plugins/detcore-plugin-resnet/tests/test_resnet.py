@@ -351,3 +351,18 @@ def test_importing_the_package_imports_no_torch():
     assert "torch" not in done.stdout.split()
     with pytest.raises(AttributeError, match="no attribute 'Resnet'"):
         sys.modules["detcore_resnet"].Resnet
+
+
+@pytest.mark.parametrize("deep_stem", [False, True])
+def test_layers_by_depth_have_every_parameter_once(deep_stem):
+    backbone = ResNet(depth=34, base_channels=8, deep_stem=deep_stem)
+    layers = backbone.depth_layers()
+    assert len(layers) == 1 + 3 + 4 + 6 + 3
+    assert layers[1:3] == (("layer1.0",), ("layer1.1",))
+    found = [
+        parameter
+        for layer in layers
+        for name in layer
+        for parameter in backbone.get_submodule(name).parameters()
+    ]
+    assert sorted(map(id, found)) == sorted(map(id, backbone.parameters()))

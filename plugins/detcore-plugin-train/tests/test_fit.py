@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import socket
 
 import pytest
@@ -196,3 +197,21 @@ def test_training_uses_no_network(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     fit(build(config, kind="experiments"), tmp_path / "run", console=console(), accelerator="cpu")
+
+
+def test_the_groups_of_parameters_are_in_the_run(config, tmp_path):
+    config["optimizer"] |= {
+        "backbone_lr_mult": 0.1,
+        "layer_decay": 0.8,
+        "rules": [{"match": "*.bias", "decay_mult": 0}],
+    }
+    out = console()
+    experiment = build(config, kind="experiments")
+    fit(experiment, tmp_path / "run", console=out, accelerator="cpu")
+    table = json.loads((tmp_path / "run" / "parameters.json").read_text())
+    names = [name for row in table for name in row["parameters"]]
+    assert sorted(names) == sorted(name for name, _ in experiment.model.named_parameters())
+    (row,) = (row for row in table if "backbone.stem.bias" in row["parameters"])
+    assert row["lr"] == pytest.approx(0.01 * 0.1 * 0.8**3)
+    assert row["weight_decay"] == 0
+    assert f"million parameters in {len(table)} groups; see parameters.json" in out.file.getvalue()

@@ -27,6 +27,7 @@ from detcore_train.engine.logbook import Logbook
 from detcore_train.engine.module import TrainingData, TrainingModule
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import LOADED, Checkpoint, RunFolder
+from detcore_train.engine.parameters import ParameterLog
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -91,6 +92,7 @@ def fit(
             checkpointing,
         ]
         trainer = _trainer(experiment, folder, callbacks, strategy, chosen, count, nodes)
+            ParameterLog(folder.path, console),
         module.lr_scale = _lr_scale(experiment, trainer, console)
         start = _prepare(experiment, folder, trainer, console, resume=resume)
         data = TrainingData(module)

@@ -10,6 +10,7 @@ from pydantic import Field
 from detcore.interfaces import Detector
 from detcore_train.interfaces import Optimizer
 from detcore_train.optimizers.groups import parameter_groups
+from detcore_train.optimizers.rules import LayerDecay, ParameterRule
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -27,6 +28,10 @@ class AdamW(Optimizer):
         norm_decay_mult: Factor on the weight decay of normalisation layers; 0 leaves them undecayed.
         bias_decay_mult: Factor on the weight decay of other layers' biases.
         backbone_lr_mult: Factor on the backbone's learning rate.
+        layer_decay: Factor on the learning rate from each layer of the backbone to the one before it (Clark et
+            al., arXiv:2003.10555); the last layer has it once, the rest of the detector not at all.
+        rules: Factors for parameters by name, in place of the general ones; see :class:`ParameterRule`. The first
+            rule that matches counts.
     """
 
     def __init__(
@@ -39,10 +44,12 @@ class AdamW(Optimizer):
         norm_decay_mult: NotNegative = 1.0,
         bias_decay_mult: NotNegative = 1.0,
         backbone_lr_mult: Positive = 1.0,
+        layer_decay: LayerDecay = 1.0,
+        rules: tuple[ParameterRule, ...] = (),
     ) -> None:
         self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
         self.norm_decay_mult, self.bias_decay_mult = norm_decay_mult, bias_decay_mult
-        self.backbone_lr_mult = backbone_lr_mult
+        self.backbone_lr_mult, self.layer_decay, self.rules = backbone_lr_mult, layer_decay, rules
 
     def build(self, model: Detector, *, lr_scale: float = 1.0) -> torch.optim.AdamW:
         """See :class:`~detcore_train.interfaces.Optimizer`."""
@@ -53,5 +60,7 @@ class AdamW(Optimizer):
             norm_decay_mult=self.norm_decay_mult,
             bias_decay_mult=self.bias_decay_mult,
             backbone_lr_mult=self.backbone_lr_mult,
+            layer_decay=self.layer_decay,
+            rules=self.rules,
         )
         return torch.optim.AdamW(groups, lr=self.lr * lr_scale, betas=self.betas, eps=self.eps)

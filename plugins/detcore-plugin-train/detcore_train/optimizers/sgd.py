@@ -10,6 +10,7 @@ from pydantic import Field
 from detcore.interfaces import Detector
 from detcore_train.interfaces import Optimizer
 from detcore_train.optimizers.groups import parameter_groups
+from detcore_train.optimizers.rules import LayerDecay, ParameterRule
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -26,6 +27,10 @@ class SGD(Optimizer):
         norm_decay_mult: Factor on the weight decay of normalisation layers; 0 leaves them undecayed.
         bias_decay_mult: Factor on the weight decay of other layers' biases.
         backbone_lr_mult: Factor on the backbone's learning rate.
+        layer_decay: Factor on the learning rate from each layer of the backbone to the one before it (Clark et
+            al., arXiv:2003.10555); the last layer has it once, the rest of the detector not at all.
+        rules: Factors for parameters by name, in place of the general ones; see :class:`ParameterRule`. The first
+            rule that matches counts.
     """
 
     def __init__(
@@ -38,12 +43,14 @@ class SGD(Optimizer):
         norm_decay_mult: NotNegative = 1.0,
         bias_decay_mult: NotNegative = 1.0,
         backbone_lr_mult: Positive = 1.0,
+        layer_decay: LayerDecay = 1.0,
+        rules: tuple[ParameterRule, ...] = (),
     ) -> None:
         if nesterov and momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got momentum 0")
         self.lr, self.momentum, self.weight_decay, self.nesterov = lr, momentum, weight_decay, nesterov
         self.norm_decay_mult, self.bias_decay_mult = norm_decay_mult, bias_decay_mult
-        self.backbone_lr_mult = backbone_lr_mult
+        self.backbone_lr_mult, self.layer_decay, self.rules = backbone_lr_mult, layer_decay, rules
 
     def build(self, model: Detector, *, lr_scale: float = 1.0) -> torch.optim.SGD:
         """See :class:`~detcore_train.interfaces.Optimizer`."""
@@ -54,5 +61,7 @@ class SGD(Optimizer):
             norm_decay_mult=self.norm_decay_mult,
             bias_decay_mult=self.bias_decay_mult,
             backbone_lr_mult=self.backbone_lr_mult,
+            layer_decay=self.layer_decay,
+            rules=self.rules,
         )
         return torch.optim.SGD(groups, lr=self.lr * lr_scale, momentum=self.momentum, nesterov=self.nesterov)
