@@ -52,6 +52,13 @@ class Experiment(Component):
         val_every: Epochs between evaluations; the last epoch is always evaluated.
         log_every: Optimizer steps between entries of the training log.
         keep_last: Newest checkpoints that are kept, beside the best.
+        save_every: Optimizer steps between checkpoints within an epoch; None saves after each epoch only.
+            A process that is killed loses at most so many steps.
+        guard_gradients: Whether to stop where a gradient is NaN or infinite although the losses are not,
+            before the step that would spoil the weights. Costs one look at all gradients per batch, and on
+            a GPU waits for each backward pass. Not with "16-mixed", whose scaler skips such steps itself.
+        deterministic: Whether to refuse arithmetic whose result differs from run to run; decides something
+            on a GPU only, and costs speed.
     """
 
     kind: ClassVar[str] = "experiments"
@@ -79,6 +86,9 @@ class Experiment(Component):
         val_every: Count = 1,
         log_every: Count = 10,
         keep_last: Count = 2,
+        save_every: Count | None = None,
+        guard_gradients: bool = True,
+        deterministic: bool = False,
     ) -> None:
         if clip_grad_norm is not None and clip_grad_value is not None:
             raise ValueError("clip_grad_norm and clip_grad_value exclude each other; set one of them to null")
@@ -94,6 +104,8 @@ class Experiment(Component):
         self.clip_grad_norm, self.clip_grad_value = clip_grad_norm, clip_grad_value
         self.accumulate, self.base_batch_size, self.sync_bn = accumulate, base_batch_size, sync_bn
         self.val_every, self.log_every, self.keep_last = val_every, log_every, keep_last
+        self.save_every, self.guard_gradients = save_every, guard_gradients
+        self.deterministic = deterministic
         self.data = make(data)
         class_map = self.data.class_map
         with torch.random.fork_rng(devices=[]):

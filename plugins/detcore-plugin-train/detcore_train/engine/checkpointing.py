@@ -26,24 +26,28 @@ class TrainingInterrupted(DetcoreError):  # noqa: N818 - it is no error, but end
 
 
 class Checkpointing(Checkpoint):
-    """Writes ``last`` after each epoch and on request, and ``best`` after the best evaluation.
+    """Writes ``last`` after each epoch, every so many steps and on request; ``best`` after the best evaluation.
 
     Args:
         folder: The run.
         monitor: The number to judge by; more is better.
         keep: Newest checkpoints that are kept.
+        every: Optimizer steps between checkpoints within an epoch, or None.
         average: Puts averaged weights in place while they are saved.
     """
 
-    def __init__(self, folder: RunFolder, monitor: str, keep: int, average: AverageWeights) -> None:
+    def __init__(
+        self, folder: RunFolder, monitor: str, keep: int, average: AverageWeights, every: int | None = None
+    ) -> None:
         self.folder, self.monitor, self.keep, self.average = folder, monitor, keep, average
+        self.every = every
         self.best: float | None = None
         self.best_epoch: int | None = None
         #: Name of the signal that asks to stop, once one has arrived.
         self.stop = ""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """Stops in the midst of an epoch.
+        """Saves or stops in the midst of an epoch.
 
         Raises:
             TrainingInterrupted: A signal asked to stop; everything is saved.
@@ -51,11 +55,13 @@ class Checkpointing(Checkpoint):
         in_epoch = pl_module.batches_done % pl_module.batches_per_epoch
         if in_epoch == 0:
             return  # the epoch is done: its evaluation and its checkpoint come first
-        if in_epoch % pl_module.experiment.accumulate or not self._agreed_to_stop(trainer):
+        if in_epoch % pl_module.experiment.accumulate:
             return  # gradients that were accumulated so far are in no checkpoint
-        progress = pl_module.progress
-        self._save(trainer, pl_module, progress.epoch, best=False)
-        self._interrupt(pl_module)
+        stop = self._agreed_to_stop(trainer)
+        if stop or (self.every is not None and trainer.global_step % self.every == 0):
+            self._save(trainer, pl_module, pl_module.progress.epoch, best=False)
+        if stop:
+            self._interrupt(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Saves, after the evaluation if there was one.
@@ -123,15 +129,13 @@ class Checkpointing(Checkpoint):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self.folder.path / TRAINING)  # takes part; only the first process writes
             return
-        with self.folder.writing(epoch, step, module.values, self.keep) as path:
+        with self.folder.writing(epoch, step, module.values, self.keep, best=best) as path:
             with self.average.in_place(module.model):
                 save(module.model, path / "detector")
             for file in (path / "detector").iterdir():
                 file.rename(path / file.name)
             (path / "detector").rmdir()
             trainer.save_checkpoint(path / TRAINING)
-        if best:
-            self.folder.promote_last()
 
     def _interrupt(self, module: TrainingModule) -> None:
         done = f"{module.progress.step} steps"

@@ -20,14 +20,16 @@ from rich.console import Console
 from detcore.config import parse_yaml, to_yaml
 from detcore.errors import CheckpointError, ConfigError
 from detcore.serialize import dump
+from detcore_train.durable import disk_errors
 from detcore_train.engine.averaging import AverageWeights
 from detcore_train.engine.checkpointing import Checkpointing
+from detcore_train.engine.determinism import deterministic_arithmetic
 from detcore_train.engine.display import Display
 from detcore_train.engine.logbook import Logbook
 from detcore_train.engine.module import TrainingData, TrainingModule
+from detcore_train.engine.parameters import ParameterLog
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import LOADED, Checkpoint, RunFolder
-from detcore_train.engine.parameters import ParameterLog
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -79,20 +81,22 @@ def fit(
     begin = time.perf_counter()
     console = console or Console()
     folder = RunFolder(run)
-    with quiet():
+    with quiet(), deterministic_arithmetic(experiment.deterministic):
         strategy, chosen, count = choose_strategy(accelerator, devices, nodes)
         module = TrainingModule(experiment)
         average = AverageWeights(experiment.ema)
-        checkpointing = Checkpointing(folder, experiment.monitor, experiment.keep_last, average)
+        checkpointing = Checkpointing(
+            folder, experiment.monitor, experiment.keep_last, average, experiment.save_every
+        )
         callbacks = [
             _Position(),
             average,
             Logbook(folder.path, experiment.log_every),
+            ParameterLog(folder.path, console),
             Display(console),
             checkpointing,
         ]
         trainer = _trainer(experiment, folder, callbacks, strategy, chosen, count, nodes)
-            ParameterLog(folder.path, console),
         module.lr_scale = _lr_scale(experiment, trainer, console)
         start = _prepare(experiment, folder, trainer, console, resume=resume)
         data = TrainingData(module)
@@ -195,6 +199,8 @@ def _prepare(
     report = experiment.load_weights() if start is None else None
     if not trainer.is_global_zero:
         return start
+    with disk_errors(f"{folder.path}: what a killed run left", "Make room, and continue with --resume"):
+        folder.recover(start)
     objects: dict[str, Any] = {}
     config = dump(experiment, objects)
     _make_absolute(config.get("data"))

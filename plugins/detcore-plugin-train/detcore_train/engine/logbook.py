@@ -7,12 +7,13 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from lightning.pytorch import Callback, Trainer
 
 from detcore.distributed import reduce_mean
+from detcore_train.durable import sync
 from detcore_train.engine.module import TrainingModule
 
 TRAIN_CSV, VAL_CSV, TENSORBOARD = "train.csv", "val.csv", "tensorboard"
@@ -32,15 +33,15 @@ class CsvLog:
         self.rows: list[dict[str, str]] = []
         if after_step is not None and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= after_step]
+                self.rows = [row for row in _complete(file) if int(row["step"]) <= after_step]
         self.columns = list(self.rows[0]) if self.rows else []
         self._rewrite()
 
     def add(self, row: Mapping[str, object]) -> None:
         """Appends a row; new names become new columns. None becomes an empty cell."""
         new = [name for name in row if name not in self.columns]
-        cells = {name: "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-                 for name, value in row.items()}  # fmt: skip
+        cells = {name: "" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
+                 for name, value in row.items()}  # fmt: skip  # 9 digits tell any two float32 apart
         self.rows.append(cells)
         if new:
             self.columns += new
@@ -48,6 +49,10 @@ class CsvLog:
             return
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, restval="").writerow(cells)
+
+    def sync(self) -> None:
+        """Waits until the rows are on the disk."""
+        sync(self.path)
 
     def _rewrite(self) -> None:
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
@@ -59,8 +64,18 @@ class CsvLog:
         os.replace(temporary, self.path)
 
 
+def _complete(file: TextIO) -> list[dict[str, str]]:
+    """The rows that were written whole; a process that was killed may have left a part of the last one."""
+    lines = [line for line in file if line.endswith("\n")]
+    rows = csv.DictReader(lines, restkey="more", restval=None)
+    return [row for row in rows if None not in row.values() and "more" not in row and row["step"].isdigit()]
+
+
 class Logbook(Callback):
     """Writes means over ``every`` steps of losses and metrics, and each evaluation.
+
+    What it has summed up since its last entry is part of each checkpoint, so that a resumed run writes the
+    rows that an unbroken one writes.
 
     Args:
         folder: The run's folder.
@@ -69,11 +84,15 @@ class Logbook(Callback):
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
+        self._restored: Mapping[str, Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Opens the logs, after the steps that a resumed run has done."""
-        self._written = -1
+        self._written, self._device = -1, pl_module.device
         self._begin()
+        if self._restored is not None:
+            self._sums, self._batches = dict(self._restored["sums"]), self._restored["batches"]
+            self._images, self._restored = self._restored["images"], None
         self._waiting_since = time.perf_counter()
         if not trainer.is_global_zero:
             return
@@ -122,6 +141,22 @@ class Logbook(Callback):
         """Closes the logs."""
         self._close(trainer)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Makes sure that the logs reach as far as the checkpoint does."""
+        if trainer.is_global_zero:
+            self._board.flush()
+            self._train.sync()
+            self._val.sync()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was summed up since the last entry, averaged over the processes. Every process takes part."""
+        sums = self._reduced() if self._sums else {}
+        return {"sums": sums, "batches": self._batches, "images": self._images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._restored = state_dict
+
     def _close(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and hasattr(self, "_board"):
             self._board.close()
@@ -133,7 +168,7 @@ class Logbook(Callback):
 
     def _write(self, trainer: Trainer, module: TrainingModule) -> None:
         step, seconds = trainer.global_step, time.perf_counter() - self._began
-        means = self._means(module.device)
+        means = {name: value / self._batches for name, value in self._reduced().items()}
         speed = {"images_per_second": self._images / seconds, "waiting_for_data": self._waited / seconds}
         self._written = step
         self._begin()
@@ -145,9 +180,10 @@ class Logbook(Callback):
         for name, value in {"lr": lr, **means, **speed}.items():
             self._board.add_scalar(f"train/{name}", value, step)
 
-    def _means(self, device: torch.device) -> dict[str, float]:
-        """The means over the batches of all processes. Every process takes part."""
+    def _reduced(self) -> dict[str, float]:
+        """The sums, averaged over the processes. Every process takes part."""
+        device = self._device
         sums = torch.stack(
             [torch.as_tensor(v, dtype=torch.float64).to(device).reshape(()) for v in self._sums.values()]
         )
-        return dict(zip(self._sums, reduce_mean(sums / self._batches).tolist(), strict=True))
+        return dict(zip(self._sums, reduce_mean(sums).tolist(), strict=True))
