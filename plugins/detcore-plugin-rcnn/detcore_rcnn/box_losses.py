@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detcore import boxes as geometry
 from detcore.distributed import mean_count
 from detcore.interfaces import BBoxCoder, BoxLoss, ClassificationLoss
 from detcore.interfaces.bbox_head import BBoxOutput, RoISample
@@ -51,6 +52,23 @@ def box_targets(
     return own, *coder.encode(regions, boxes)
 
 
+@torch.no_grad()
+def region_quality(
+    loss: ClassificationLoss, output: BBoxOutput, sample: RoISample, coder: BBoxCoder
+) -> dict[str, Float[Tensor, "S"]]:
+    """The argument ``quality`` for a loss that asks for it; empty for others.
+
+    It is the IoU of each positive's decoded box with its ground truth, without gradient; 0 for the others.
+    """
+    if not loss.uses_quality:
+        return {}
+    rows = sample.positive.nonzero().squeeze(1)
+    pred, target, _ = box_targets(output, sample, rows, coder, on_boxes=True)
+    quality = pred.new_zeros(len(sample.labels))
+    quality[rows] = geometry.aligned_overlap(pred, target).clamp(0, 1)
+    return {"quality": quality}
+
+
 def region_losses(
     output: BBoxOutput,
     sample: RoISample,
@@ -79,9 +97,11 @@ def region_losses(
     rows = sample.positive.nonzero().squeeze(1)
     pred, target, weight = box_targets(output, sample, rows, coder, on_boxes=on_boxes)
     right = loss_cls.scores(output.logits.detach()[rows]).argmax(-1) == sample.labels[rows]
+    quality = region_quality(loss_cls, output, sample, coder)
+    classified = loss_cls(output.logits, sample.labels, weight=sample.weight, avg_factor=weighted, **quality)
     return Losses(
         {
-            "loss_cls": loss_cls(output.logits, sample.labels, weight=sample.weight, avg_factor=weighted),
+            "loss_cls": classified,
             "loss_bbox": loss_bbox(pred, target, weight=weight, avg_factor=real),
         },
         {"pos_acc": right.sum() / max(1, len(rows)), "num_positives": sample.positive.sum().float()},

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detcore_coders import DeltaXYWHBBoxCoder
-from detcore_losses import CrossEntropyLoss, FocalLoss, GIoULoss, L1Loss
+from detcore_losses import CrossEntropyLoss, FocalLoss, GIoULoss, L1Loss, VarifocalLoss
 from detcore_rcnn import ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead
 from detcore_rcnn.box_losses import regions_as_priors
 
@@ -113,6 +113,21 @@ def test_sigmoid_loss():
     assert output.logits.shape == head.scores(output).shape == (3, 5)
     assert head.class_losses(output, torch.tensor([0, 5, 1])).shape == (3,)
     assert head.loss(output, sample_of([0, 5, 1]))["loss_cls"] > 0
+
+
+def test_a_loss_that_regresses_to_the_quality_gets_it():
+    """With codes of 0 a region's box is the region, whose overlap with its ground truth is known."""
+    loss = VarifocalLoss()
+    head = Shared2FCBBoxHead(**SMALL, loss_cls=loss)
+    sample = sample_of([0, 5, 3])
+    logits = torch.randn(3, loss.channels(5), requires_grad=True)
+    output = BBoxOutput(logits, torch.zeros(3, 5, 4, requires_grad=True))
+    overlap = 81 / 119  # of 10 x 10 boxes, moved by (1, 1)
+    quality = torch.tensor([overlap, 0, overlap])
+    wanted = loss(logits, sample.labels, weight=sample.weight, avg_factor=3, quality=quality)
+    torch.testing.assert_close(head.loss(output, sample)["loss_cls"], wanted)
+    perfect = loss(logits, sample.labels, weight=sample.weight, avg_factor=3, quality=torch.ones(3))
+    assert not torch.isclose(wanted, perfect)
 
 
 def test_decode_clips_each_row_to_its_image():
