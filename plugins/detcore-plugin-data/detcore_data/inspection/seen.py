@@ -92,9 +92,9 @@ def _apply(
 
     def read(index: int) -> Example:
         known = bool(sizes[index].all())
-        height, width = sizes[index if known else image].tolist()
-        example = _example(records, index, (height, width), device, with_masks and known)
-        # one that is mixed in, and whose size is not known, counts as empty
+        one = index if known else image  # one that is mixed in, and whose size is not known, counts as empty
+        height, width = sizes[one].tolist()
+        example = _example(records, one, (height, width), device, with_masks)
         return example if known else select(example, torch.zeros(0, dtype=torch.int64))
 
     return apply_transforms(read, image, len(records), transforms)
