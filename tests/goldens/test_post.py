@@ -9,6 +9,7 @@ from detcore_mmdet.options import Options, Report
 from detcore_postprocess import (
     FastNMS,
     SoftNMS,
+    WeightedBoxesFusion,
     average_boxes,
     average_masks,
     average_scores,
@@ -222,7 +223,12 @@ def test_weighted_boxes_fusion(case):
             inputs["bboxes_list"], inputs["scores_list"], inputs["labels_list"], strict=True
         )
     ]
-    (found,) = weighted_boxes_fusion(models, **(case.get("call") or {})).unpad()
+    call = dict(case.get("call") or {})
+    (found,) = weighted_boxes_fusion(models, **call).unpad()
+    weights = call.pop("weights", None)
+    part = WeightedBoxesFusion(**call)(models, weights=weights, max_per_img=max(1, len(found)))
+    close(part.boxes[part.valid], found.boxes)
+    close(part.scores[part.valid], found.scores)
     assert found.labels.tolist() == outputs["labels"].tolist()
     close(found.boxes, outputs["bboxes"].reshape(-1, 4))
     close(found.scores, outputs["scores"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -166,7 +167,8 @@ def _cluster(
 
 def _weights(detections: Sequence[Detections], weights: Sequence[float] | None) -> Float[Tensor, "T"]:
     shares = [1.0] * len(detections) if weights is None else list(weights)
-    if not detections or len(shares) != len(detections) or min(shares) <= 0:
+    sound = all(0 < share < math.inf for share in shares)
+    if not detections or len(shares) != len(detections) or not sound:
         raise ConfigError(
             f"weights should be one positive number for each of {len(detections)} models, of which there is at "
             f"least one; got {shares}",

@@ -8,6 +8,7 @@ these are put together and suppressed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -191,7 +192,7 @@ def check_weights(views: Sequence[Detections], weights: Sequence[float] | None, 
         ConfigError: There is no view, or not one positive weight for each.
     """
     shares = [1.0] * len(views) if weights is None else list(weights)
-    if not views or len(shares) != len(views) or not min(shares) > 0:
+    if not views or len(shares) != len(views) or not all(0 < share < math.inf for share in shares):
         raise ConfigError(
             f"weights should be one positive number for each of {len(views)} views, of which there is at least "
             f"one; got {shares}",

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from detcore.boxes import pairwise_overlap
 from detcore.component import Part, make, wired
 from detcore.interfaces import Detector
 from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
@@ -17,7 +18,7 @@ from detcore_postprocess.merger import Merger
 from detcore_postprocess.merging import best_detections
 from detcore_postprocess.nms_merger import NMSMerger
 from detcore_postprocess.raw import device_of, raw_batch, raw_images
-from detcore_postprocess.tiles import Tile, cut_off, tiles_of
+from detcore_postprocess.tiles import Tile, cut_off, ends_at_a_border, tiles_of
 
 Edge = Annotated[int, Field(ge=1)]
 
@@ -28,8 +29,8 @@ class TiledDetector(Detector):
     Tiles cover the image; those at its right and lower end are moved inside, so that all are of one size. Of a
     box that a border between tiles cuts off, the tile that sees more of the object has the better one; the other
     is dropped (see :func:`~detcore_postprocess.tiles.cut_off`). Objects larger than the overlap are cut in all
-    tiles; the whole image, shrunk, is looked at for them. What remains is merged: ``NMS.spec(overlap="ios")`` as the
-    merger's ``nms`` also drops parts that lie in a better box.
+    tiles; the whole image, shrunk, is looked at for them, and where they are found there their parts are dropped.
+    What remains is merged: ``NMS.spec(overlap="ios")`` as the merger's ``nms`` also drops what lies in a better box.
 
     An image that is not larger than a tile goes to the detector as it is. At most ``batch_size`` tiles are in work
     at once, whatever the size of the image. A batch holds the images as they came
@@ -46,6 +47,8 @@ class TiledDetector(Detector):
         full_image: Whether the whole image is looked at too.
         full_size: (h, w) in pixels that the whole image is shrunk to fit into for that; a tile's where None.
         border: How near to a tile's border a box counts as cut off, in pixels of the image.
+        part_thr: A box that a border cuts off is dropped where at least this share of it lies in a box of its class
+            that was found in the whole image.
         batch_size: Tiles per step.
         merger: How the detections of the tiles, and of the whole, become one set.
         max_per_img: Rows of the result per image (Q).
@@ -61,6 +64,7 @@ class TiledDetector(Detector):
         full_image: bool = True,
         full_size: tuple[Edge, Edge] | None = None,
         border: Annotated[float, Field(ge=0)] = 2.0,
+        part_thr: Annotated[float, Field(gt=0, le=1)] = 0.8,
         batch_size: Annotated[int, Field(ge=1)] = 4,
         merger: Part[Merger] = NMSMerger.spec(),
         max_per_img: Annotated[int, Field(ge=1)] = 300,
@@ -71,7 +75,7 @@ class TiledDetector(Detector):
         self.detector = make(detector, **({} if num_classes is None else {"num_classes": num_classes}))
         self.tile = (tile, tile) if isinstance(tile, int) else tile
         self.overlap, self.border, self.batch_size = overlap, border, batch_size
-        self.full_image, self.full_size = full_image, full_size
+        self.full_image, self.full_size, self.part_thr = full_image, full_size, part_thr
         self.merger = make(merger)
         self.max_per_img = max_per_img
 
@@ -132,21 +136,25 @@ class TiledDetector(Detector):
         tiles = tiles_of(size, self.tile, self.overlap)
         if len(tiles) == 1:
             return best_detections(self._seen([image], [ImageGeometry(size)]), self.max_per_img)
+        whole = [self._of_whole(image, size)] if self.full_image else []
         rows = [
-            self._of_tiles(image, tiles[first : first + self.batch_size])
+            self._of_tiles(image, tiles[first : first + self.batch_size], whole)
             for first in range(0, len(tiles), self.batch_size)
         ]
-        views = [_one_after_the_other(rows)]
-        if self.full_image:
-            views.append(self._of_whole(image, size))
-        return self.merger(views, max_per_img=self.max_per_img)
+        return self.merger([_one_after_the_other(rows), *whole], max_per_img=self.max_per_img)
 
-    def _of_tiles(self, image: Tensor, tiles: Sequence[Tile]) -> Detections:
+    def _of_tiles(self, image: Tensor, tiles: Sequence[Tile], whole: Sequence[Detections]) -> Detections:
         height, width = int(image.shape[1]), int(image.shape[2])
         cuts = [image[:, y.start : y.end, x.start : x.end] for y, x in tiles]
         ways = [ImageGeometry((height, width), origin=(float(x.start), float(y.start))) for y, x in tiles]
         found = self._seen(cuts, ways)
-        return found.replace(valid=found.valid & ~cut_off(found.boxes, tiles, self.border))
+        dropped = cut_off(found.boxes, tiles, self.border)
+        for view in whole:
+            inside = pairwise_overlap(found.boxes, view.boxes, "iof") >= self.part_thr
+            inside &= found.labels[..., None] == view.labels[:, None]
+            parts = (inside & view.valid[:, None]).any(-1)
+            dropped |= parts & ends_at_a_border(found.boxes, tiles, self.border)
+        return found.replace(valid=found.valid & ~dropped)
 
     def _of_whole(self, image: Tensor, size: tuple[int, int]) -> Detections:
         limit = self.full_size or self.tile

@@ -81,5 +81,17 @@ def cut_off(boxes: Float[Tensor, "n Q 4"], tiles: Sequence[Tile], border: float)
     return result
 
 
+def ends_at_a_border(
+    boxes: Float[Tensor, "n Q 4"], tiles: Sequence[Tile], border: float
+) -> Bool[Tensor, "n Q"]:
+    """Boxes that end at a border behind which the image goes on; arguments as for :func:`cut_off`."""
+    result = torch.zeros(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
+    for axis, extents in ((0, [tile.x for tile in tiles]), (1, [tile.y for tile in tiles])):
+        first = _column(boxes, [-1e9 if e.previous_end is None else e.start for e in extents])
+        last = _column(boxes, [1e9 if e.next_start is None else e.end for e in extents])
+        result |= (boxes[..., axis] <= first + border) | (boxes[..., axis + 2] >= last - border)
+    return result
+
+
 def _column(like: Tensor, values: Sequence[float]) -> Float[Tensor, "n 1"]:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]

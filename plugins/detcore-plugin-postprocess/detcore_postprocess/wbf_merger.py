@@ -34,7 +34,7 @@ class WeightedBoxesFusion(Merger):
         self,
         *,
         iou_thr: Fraction = 0.55,
-        skip_box_thr: Fraction = 0.0,
+        skip_box_thr: Annotated[float, Field(ge=0)] = 0.0,
         conf_type: Confidence = "avg",
         allows_overflow: bool = False,
     ) -> None:

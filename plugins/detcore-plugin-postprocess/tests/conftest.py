@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from detcore_postprocess import raw_batch, raw_images
+from torch import nn
 from torchvision.ops import box_iou
 
-from detcore.structures import ImageBatch
+from detcore.component import wired
+from detcore.interfaces import Detector
+from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses
 
 
 def overlap(a, b):
@@ -84,5 +90,88 @@ def lookup():
 
     def make(boxes):
         return lambda prior, label: boxes.gather(1, prior[..., None].expand(-1, -1, 4))
+
+    return make
+
+
+class Squares(Detector):
+    """Finds every colour but black, exactly: red is the object's number, green its class.
+
+    Args:
+        num_classes: K.
+        names: Of the classes, in the order of its labels.
+        zoom: It looks at images this many times as large.
+        doubt: Taken from its scores.
+    """
+
+    def __init__(
+        self, *, num_classes: int = wired(), names: tuple[str, ...] = (), zoom: int = 1, doubt: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.zoom, self.doubt = zoom, doubt
+        self.class_map = ClassMap(names or tuple(f"class{i}" for i in range(num_classes)))
+        self.weight = nn.Parameter(torch.ones(1))
+        self.sizes = []
+
+    def preprocess(self, images, geometry=None):
+        ways = [ImageGeometry(tuple(image.shape[1:])) for image in images] if geometry is None else geometry
+        large = [image.repeat_interleave(self.zoom, 1).repeat_interleave(self.zoom, 2) for image in images]
+        z = self.zoom
+        ways = [
+            replace(
+                way,
+                scale=(way.scale[0] * z, way.scale[1] * z),
+                origin=(way.origin[0] * z, way.origin[1] * z),
+            )
+            for way in ways
+        ]
+        return raw_batch(large, ways, self.weight.device)
+
+    def features(self, batch):
+        return (batch.pixels * self.weight,)
+
+    def forward(self, images, targets=None):
+        batch = images if isinstance(images, ImageBatch) else self.preprocess(images)
+        return self.loss(batch, targets) if self.training else self.predict(batch)
+
+    def loss(self, batch, targets):
+        labels = targets.labels.float().sum()
+        return Losses({"loss": batch.pixels.float().mean() * self.weight.sum()}, {"labels": labels})
+
+    @torch.no_grad()
+    def predict(self, batch):
+        self.sizes.append(tuple(batch.pixels.shape))
+        found = [self._of(image) for image in raw_images(batch)]
+        count = max([1, *(len(own) for own in found)])
+        rows = torch.zeros(len(batch), count, 6)
+        for row, own in zip(rows, found, strict=True):
+            row[: len(own)] = torch.tensor(own).reshape(-1, 6)
+        return Detections(rows[..., :4], rows[..., 4], rows[..., 5].long(), rows[..., 4] > 0)
+
+    def _of(self, image):
+        found = []
+        for number in image[0].unique().tolist():
+            if number:
+                ys, xs = (image[0] == number).nonzero(as_tuple=True)
+                box = [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
+                found.append([*box, number / 256 - self.doubt, int(image[1, ys[0], xs[0]])])
+        return sorted(found, key=lambda row: -row[4])
+
+
+@pytest.fixture
+def squares():
+    """The class of a detector that finds coloured rectangles, exactly."""
+    return Squares
+
+
+@pytest.fixture
+def painted():
+    """A maker of uint8 images with rectangles (x1, y1, x2, y2, label); the first is the faintest."""
+
+    def make(size, objects):
+        image = torch.zeros(3, *size, dtype=torch.uint8)
+        for number, (x1, y1, x2, y2, label) in enumerate(objects, start=1):
+            image[:, y1:y2, x1:x2] = torch.tensor([number, label, 0], dtype=torch.uint8)[:, None, None]
+        return image
 
     return make

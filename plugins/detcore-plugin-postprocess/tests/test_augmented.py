@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from detcore_postprocess import AugmentedDetector, SoftNMS, scaled
+from detcore_postprocess import AugmentedDetector, NMSMerger, SoftNMS, WeightedBoxesFusion, scaled
 from torch import nn
 from torch.nn import functional as F
 
@@ -83,13 +83,30 @@ def augmented(**kwargs):
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 2.0), (1.37,)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_versions_agree(batch, scales, flip):
-    model = augmented(scales=scales, flip=flip, iou_threshold=0.5, max_per_img=4)
+    model = augmented(scales=scales, flip=flip, max_per_img=4)
     found = model(batch)
     assert len(model.detector.seen) == len(scales) * (1 + flip)
     assert found.valid.sum(1).tolist() == [1, 1, 0]
     torch.testing.assert_close(found.boxes[:2, 0], HOME, atol=1.5, rtol=0)
     torch.testing.assert_close(found.masks[:2, 0], torch.tensor([[[0.0, 1.0]] * 2] * 2))
     assert found.to_original(batch).boxes[0, 0].tolist() == pytest.approx((HOME[0] * 2).tolist(), abs=3)
+
+
+def test_versions_are_fused(batch):
+    """Boxes that differ by a pixel become their mean; there are no masks then."""
+    model = augmented(scales=(1.0, 1.37), max_per_img=4, merger=WeightedBoxesFusion.spec())
+    found = model(batch)
+    assert found.valid.sum(1).tolist() == [1, 1, 0]
+    torch.testing.assert_close(found.boxes[:2, 0], HOME, atol=1.0, rtol=0)
+    assert found.scores[:2, 0].tolist() == pytest.approx([0.9, 0.9])
+    assert found.masks is None
+
+
+def test_images_as_they_came_are_scaled_in_their_own_type(batch):
+    whole = batch.replace(pixels=(batch.pixels * 200).to(torch.uint8))
+    for version in augmented(scales=(1.0, 0.77)).versions(whole):
+        assert version.pixels.dtype == torch.uint8
+        assert 190 < int(version.pixels.max()) <= 200
 
 
 def test_a_mirrored_version_is_exact(batch):
@@ -162,11 +179,13 @@ def test_classes_are_those_of_the_detector():
 
 
 def test_round_trip():
-    model = augmented(scales=(1.0, 1.5), nms=SoftNMS.spec(method="gaussian"), iou_threshold=0.4)
+    merger = NMSMerger.spec(nms=SoftNMS.spec(method="gaussian"), iou_threshold=0.4)
+    model = augmented(scales=(1.0, 1.5), merger=merger)
     objects = {}
     config = dump(model, objects=objects)
     again = build(config, objects=objects)
-    assert (again.scales, again.nms.method, again.nms.iou_threshold) == ((1.0, 1.5), "gaussian", 0.4)
+    nms = again.merger.nms
+    assert (again.scales, nms.method, nms.iou_threshold) == ((1.0, 1.5), "gaussian", 0.4)
     assert again.state_dict().keys() == {"detector.weight"}
 
 

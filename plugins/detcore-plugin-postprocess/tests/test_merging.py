@@ -5,6 +5,7 @@ import torch
 from detcore_postprocess import (
     NMS,
     SoftNMS,
+    WeightedBoxesFusion,
     average_boxes,
     average_masks,
     average_scores,
@@ -130,8 +131,22 @@ def test_best_of_none():
 # ---------------------------------------------------------------------------------------------------- fusion
 
 
-def fused(models, weights, iou_thr, skip):
-    """One image in plain loops, mean scores: {label: [(score, box)]}."""
+def confidence(kind, cluster, models, weights):
+    """A cluster's score, from [(weighted score, model, label, box)]."""
+    total, n = sum(s for s, *_ in cluster), len(cluster)
+    present = {t for _, t, *_ in cluster}
+    taking_part = sum(weights[t] for t in present)
+    if kind == "max":
+        return max(s for s, *_ in cluster) / max(weights)
+    if kind == "box_and_model_avg":
+        return total / sum(weights[t] for _, t, *_ in cluster) * taking_part / sum(weights)
+    if kind == "absent_model_aware_avg":
+        return total / (sum(weights[t] for _, t, *_ in cluster) + sum(weights) - taking_part)
+    return total / n * min(len(models), n) / sum(weights)  # the paper's, equation 5
+
+
+def fused(models, weights, iou_thr, skip, kind="avg"):
+    """One image in plain loops, as section 3 of the paper has it: [(score, label, box)]."""
     rows = [
         (float(s) * w, t, int(k), b.double())
         for t, (own, w) in enumerate(zip(models, weights, strict=True))
@@ -152,7 +167,7 @@ def fused(models, weights, iou_thr, skip):
     result = []
     for c in clusters:
         total = sum(s for s, *_ in c)
-        score = total / len(c) * min(len(models), len(c)) / sum(weights)
+        score = confidence(kind, c, models, weights)
         result.append((score, c[0][2], sum(s * b for s, _, _, b in c) / total))
     return sorted(result, key=lambda row: -row[0])
 
@@ -172,11 +187,13 @@ def models_of(seed, images=1, count=12):
         )
 
 
+@pytest.mark.parametrize("kind", ["avg", "max", "box_and_model_avg", "absent_model_aware_avg"])
 @pytest.mark.parametrize("seed", range(6))
-def test_fusion_equals_plain_loops(seed):
+def test_fusion_equals_plain_loops(seed, kind):
     models, weights = list(models_of(seed)), [1.0, 2.0, 0.5]
-    expected = fused(models, weights, 0.4, 0.1)
-    (image,) = weighted_boxes_fusion(models, weights=weights, iou_thr=0.4, skip_box_thr=0.1).unpad()
+    expected = fused(models, weights, 0.4, 0.1, kind)
+    fusion = WeightedBoxesFusion(iou_thr=0.4, skip_box_thr=0.1, conf_type=kind)
+    (image,) = fusion(models, weights=weights, max_per_img=36).unpad()
     assert image.labels.tolist() == [label for _, label, _ in expected]
     assert image.scores.tolist() == pytest.approx([score for score, *_ in expected])
     torch.testing.assert_close(image.boxes, torch.stack([box for *_, box in expected]).float())
