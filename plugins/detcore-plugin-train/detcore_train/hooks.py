@@ -50,8 +50,16 @@ def train(
         ),
     ] = None,
     accelerator: Device = "auto",
-    devices: Annotated[str, typer.Option(help="How many of them on this machine; auto for all.")] = "auto",
-    nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
+    devices: Annotated[
+        str,
+        typer.Option(help="How many of them on this machine; auto: what torchrun or Slurm started, else all."),
+    ] = "auto",
+    nodes: Annotated[
+        str, typer.Option(help="How many machines; auto: what torchrun or Slurm started, else 1.")
+    ] = "auto",
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that a process waits for the others within a step.")
+    ] = 600.0,
 ) -> None:
     """Train a detector as an experiment file says."""
     from detcore_train.commands.train import run
@@ -66,6 +74,7 @@ def train(
         accelerator=accelerator,
         devices=devices,
         nodes=nodes,
+        timeout=timeout,
     )
 
 

@@ -17,7 +17,7 @@ from torchvision.ops import box_iou
 from detcore import registry
 from detcore.component import wired
 from detcore.detectors import SingleStageDetector
-from detcore.distributed import reduce_mean
+from detcore.distributed import mean_count
 from detcore.interfaces import Backbone, Dataset, DenseHead, Example, Metric
 from detcore.structures import (
     Assignment,
@@ -95,7 +95,7 @@ class ToyHead(DenseHead):
         labels = targets.labels.gather(1, assignment.gt_index)
         wanted = F.one_hot(labels, self.num_classes).to(output.logits) * positive[..., None]
         boxes = targets.boxes.gather(1, assignment.gt_index[..., None].expand(-1, -1, 4))
-        count = reduce_mean(positive.sum().float()).clamp(min=1)
+        count = mean_count(positive.sum().float())
         loss_cls = F.binary_cross_entropy_with_logits(output.logits, wanted, reduction="sum") / count
         distance = (self.decode(output) - boxes).abs().sum(-1) / self.stride
         loss_box = (distance * positive).sum() / count

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from detcore.serialize import build
 from detcore_train.commands.common import check_accelerator, read_experiment
 from detcore_train.engine.checkpointing import TrainingInterrupted
 from detcore_train.engine.fit import fit
+from detcore_train.engine.layout import Layout
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import RunFolder
 
@@ -29,12 +31,12 @@ def run(
     reinit: Sequence[str],
     accelerator: str,
     devices: str,
-    nodes: int,
+    nodes: str,
+    timeout: float,
 ) -> None:
     """Trains, and says where everything is; see the command's own help for the arguments."""
     check_accelerator(accelerator, "--accelerator")  # before anything is read
-    if devices != "auto" and not (devices.isdigit() and int(devices)):
-        raise ConfigError(f"--devices should be a number above 0, or auto; got {devices!r}")
+    counts = number_or_auto("--devices", devices), number_or_auto("--nodes", nodes)
     console = Console()
     folder = RunFolder(out or Path("runs") / Path(file).stem)
     experiment = load_experiment(file, [*overrides, *beginning(weights, reinit)])
@@ -44,13 +46,17 @@ def run(
             folder.path,
             resume=resume,
             accelerator=check_accelerator(accelerator, "--accelerator"),
-            devices="auto" if devices == "auto" else int(devices),
-            nodes=nodes,
+            devices=counts[0],
+            nodes=counts[1],
+            timeout=timeout,
             console=console,
         )
     except TrainingInterrupted as stop:
-        console.print(f"[yellow]{stop}[/]", soft_wrap=True)
+        if Layout.find(check_accelerator(accelerator, "--accelerator"), *counts).rank == 0:
+            console.print(f"[yellow]{stop}[/]", soft_wrap=True)
         sys.exit(130)
+    if not result.main:
+        return
     best, epoch = result.best
     judged = f" ({experiment.monitor} {best:.3f} after epoch {epoch})" if best is not None else ""
     console.print(f"trained in {result.seconds:.0f} s; run: {folder.path}", soft_wrap=True)
@@ -59,6 +65,19 @@ def run(
         from detcore_train.evaluation import Evaluation
 
         print(Evaluation(result.values, 0, 0.0).line())  # noqa: T201 - exactly this line
+
+
+def number_or_auto(option: str, text: str) -> int | Literal["auto"]:
+    """An option's number.
+
+    Raises:
+        ConfigError: It is neither a number above 0 nor "auto".
+    """
+    if text == "auto":
+        return "auto"
+    if not (text.isdecimal() and int(text)):
+        raise ConfigError(f"{option} should be a number above 0, or auto; got {text!r}")
+    return int(text)
 
 
 def beginning(weights: str | None, reinit: Sequence[str]) -> list[str]:

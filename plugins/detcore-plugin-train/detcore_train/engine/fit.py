@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 
 from detcore.config import parse_yaml, to_yaml
@@ -25,13 +23,16 @@ from detcore_train.engine.averaging import AverageWeights
 from detcore_train.engine.checkpointing import Checkpointing
 from detcore_train.engine.determinism import deterministic_arithmetic
 from detcore_train.engine.display import Display
+from detcore_train.engine.launching import environment_of, failing_together, strategy_of
+from detcore_train.engine.layout import Accelerator, Layout
 from detcore_train.engine.logbook import Logbook
 from detcore_train.engine.module import TrainingData, TrainingModule
 from detcore_train.engine.parameters import ParameterLog
+from detcore_train.engine.together import Together
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import LOADED, Checkpoint, RunFolder
 
-Accelerator = Literal["auto", "cpu", "cuda", "mps"]
+__all__ = ["Accelerator", "FitResult", "fit", "quiet"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class FitResult:
         values: Numbers of the last evaluation; empty where there was none.
         best: The best value of the monitored number, and the epoch that reached it.
         seconds: Time of this call.
+        main: Whether this is the first process of the run, the one that reports and writes.
     """
 
     run: Path
     values: Mapping[str, float | None]
     best: tuple[float | None, int | None]
     seconds: float
+    main: bool = True
 
 
 def fit(
@@ -58,7 +61,8 @@ def fit(
     resume: bool = False,
     accelerator: Accelerator = "auto",
     devices: int | Literal["auto"] = "auto",
-    nodes: int = 1,
+    nodes: int | Literal["auto"] = "auto",
+    timeout: float = 600.0,
     console: Console | None = None,
 ) -> FitResult:
     """Trains an experiment.
@@ -68,27 +72,32 @@ def fit(
         run: Folder of the run: ``last/`` and ``best/`` (detector checkpoints), logs, the resolved experiment.
         resume: Continue the run in that folder, if there is one.
         accelerator: What to compute on; "auto" takes what is there.
-        devices: How many of them on this machine.
-        nodes: How many machines.
-        console: Where to report; standard output where None.
+        devices: How many of them on this machine; "auto" for what torchrun or Slurm started, else all there are.
+        nodes: How many machines; "auto" for what torchrun or Slurm started, else one.
+        timeout: Seconds that a process waits for the others within a step, before it takes them for lost.
+        console: Where the first process reports; standard output where None.
 
     Raises:
-        ConfigError: The folder holds a run and ``resume`` is not set, or that run is of another model.
+        ConfigError: The folder holds a run and ``resume`` is not set, or that run is of another model; or the
+            processes contradict what is there, or each other.
         CheckpointError: The run's checkpoints are damaged, or the weights to begin with do not fit.
         NonFiniteLossError: A loss became NaN or infinite.
+        ProcessLostError: Another process of the run has ended.
         TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     begin = time.perf_counter()
-    console = console or Console()
+    layout = Layout.find(accelerator, devices, nodes)
+    _check_sync(experiment, layout)
+    console = (console or Console()) if layout.rank == 0 else Console(quiet=True)
     folder = RunFolder(run)
     with quiet(), deterministic_arithmetic(experiment.deterministic):
-        strategy, chosen, count = choose_strategy(accelerator, devices, nodes)
         module = TrainingModule(experiment)
         average = AverageWeights(experiment.ema)
         checkpointing = Checkpointing(
             folder, experiment.monitor, experiment.keep_last, average, experiment.save_every
         )
         callbacks = [
+            Together(),
             _Position(),
             average,
             Logbook(folder.path, experiment.log_every),
@@ -96,18 +105,18 @@ def fit(
             Display(console),
             checkpointing,
         ]
-        trainer = _trainer(experiment, folder, callbacks, strategy, chosen, count, nodes)
+        trainer = _trainer(experiment, folder, callbacks, layout, timeout)
         module.lr_scale = _lr_scale(experiment, trainer, console)
         start = _prepare(experiment, folder, trainer, console, resume=resume)
         data = TrainingData(module)
         try:
-            with checkpointing.signals():
+            with checkpointing.signals(), failing_together(layout, module.where, folder.last):
                 ckpt_path = None if start is None else str(start.training)
                 trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         finally:
             data.close()
     best = (checkpointing.best, checkpointing.best_epoch)
-    return FitResult(folder.path, module.values, best, time.perf_counter() - begin)
+    return FitResult(folder.path, module.values, best, time.perf_counter() - begin, layout.rank == 0)
 
 
 class _Position(Callback):
@@ -127,17 +136,16 @@ def _trainer(
     experiment: Experiment,
     folder: RunFolder,
     callbacks: list[Callback],
-    strategy: Strategy | str,
-    accelerator: str,
-    devices: int,
-    nodes: int,
+    layout: Layout,
+    timeout: float,
 ) -> Trainer:
     clip = experiment.clip_grad_norm or experiment.clip_grad_value
     return Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=strategy,
+        accelerator=layout.accelerator,
+        devices=layout.devices,
+        num_nodes=layout.nodes,
+        strategy=strategy_of(layout, timeout),
+        plugins=[environment_of(layout)] if layout.count == 1 else None,
         precision=experiment.precision if experiment.precision != "32" else "32-true",
         max_epochs=experiment.epochs,
         callbacks=callbacks,
@@ -156,19 +164,13 @@ def _trainer(
     )
 
 
-def choose_strategy(
-    accelerator: Accelerator, devices: int | Literal["auto"], nodes: int
-) -> tuple[Strategy | str, str, int]:
-    """The strategy, accelerator and number of devices for what was asked for and what is there."""
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    count = devices if devices != "auto" else torch.cuda.device_count() if accelerator == "cuda" else 1
-    if count * nodes == 1:
-        return "auto", accelerator, count
-    # buffers are averaged before each evaluation: broadcasting them in every forward pass would make
-    # processes
-    # with different numbers of validation batches wait for each other
-    return DDPStrategy(broadcast_buffers=False), accelerator, count
+def _check_sync(experiment: Experiment, layout: Layout) -> None:
+    """Refuses what torch refuses in the midst of the first step."""
+    if experiment.sync_bn and layout.count > 1 and layout.accelerator != "cuda":
+        raise ConfigError(
+            f"sync_bn: batch normalisation over all processes works on CUDA only, not on {layout.accelerator}; set "
+            "sync_bn to false, and freeze batch normalisation or use another norm where batches are small"
+        )
 
 
 def _lr_scale(experiment: Experiment, trainer: Trainer, console: Console) -> float:
@@ -250,6 +252,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\.")
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         warnings.filterwarnings("ignore", message=".*suggested max number of worker.*")
         warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
         try:

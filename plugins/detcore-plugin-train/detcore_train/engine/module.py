@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -52,6 +52,8 @@ class TrainingModule(LightningModule):
         self.terms: dict[str, float] = {}
         #: Numbers of the last evaluation.
         self.values: dict[str, float | None] = {}
+        #: How processes communicate where one may work for long; in their usual way where None.
+        self.patient: dist.ProcessGroup | None = None
         self._evaluated_after = -1
         self._found: list[tuple[tuple[int, ...], list[ImageDetections]]] = []
 
@@ -66,6 +68,15 @@ class TrainingModule(LightningModule):
         steps = -(-self.batches_per_epoch // self.experiment.accumulate)
         return Progress(self.trainer.global_step, steps, self.experiment.epochs)
 
+    def where(self) -> str:
+        """The run's position in words, from 1."""
+        if self._trainer is None or not self.trainer.fit_loop.epoch_loop.max_batches:
+            return "the begin"
+        per_epoch = self.batches_per_epoch
+        epoch, batch = divmod(self.batches_done, per_epoch) if per_epoch else (0, 0)
+        doing = "evaluation" if self.trainer.validating else f"batch {batch + 1}/{per_epoch}"
+        return f"epoch {epoch + 1}, {doing}"
+
     # ------------------------------------------------------------------------------------------- training
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -74,11 +85,11 @@ class TrainingModule(LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """The batch on the device, copied while the device works."""
-        return batch.to(device, non_blocking=True)
+        return None if batch is None else batch.to(device, non_blocking=True)
 
     def on_train_batch_start(self, batch: ExampleBatch, batch_idx: int) -> None:
         """Seeds the step, sets the learning rate and tells the detector's parts how far the run is."""
-        torch.manual_seed(step_seed(self.experiment.seed, self.batches_done, self.global_rank))
+        seed_step(self.experiment.seed, self.batches_done, self.global_rank)
         progress = self.progress
         factor = self.experiment.schedule.factor(progress)
         for group in self.trainer.optimizers[0].param_groups:
@@ -124,17 +135,18 @@ class TrainingModule(LightningModule):
     # ----------------------------------------------------------------------------------------- evaluation
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the detections of the evaluation before, and lets processes agree on their statistics."""
+        """Forgets the detections of the evaluation before."""
         self._found = []
-        average_buffers(self.model)
 
-    def validation_step(self, batch: ExampleBatch, batch_idx: int) -> None:
-        """Keeps the detections of a batch."""
+    def validation_step(self, batch: ExampleBatch | None, batch_idx: int) -> None:
+        """Keeps the detections of a batch; there is none in a process without a share of the validation set."""
+        if batch is None:
+            return
         self._found.append((batch.image_ids, detect(self.model, batch)))
 
     def on_validation_epoch_end(self) -> None:
         """Measures the detections of all processes, on the first of them."""
-        self.values = measure(self.experiment.metric, self.experiment.data.val, self._found)
+        self.values = measure(self.experiment.metric, self.experiment.data.val, self._found, self.patient)
         self._found = []
         self._evaluated_after = self.batches_done
 
@@ -185,19 +197,32 @@ class TrainingData(LightningDataModule):
         )
         return self._loaders[-1]
 
-    def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
+    def val_dataloader(self) -> EpochLoader | NoShare | list[EpochLoader]:
         """The validation set; an empty list where there is none."""
         if self.module.experiment.data.val is None:
             return []
         shard, pin = self._setting()
-        self._loaders.append(self.module.experiment.data.val_loader(shard, pin_memory=pin))
-        return self._loaders[-1]
+        loader = self.module.experiment.data.val_loader(shard, pin_memory=pin)
+        self._loaders.append(loader)
+        return loader if len(loader) or shard.count == 1 else NoShare()
 
     def close(self) -> None:
         """Ends the reading processes (``teardown`` would not be called where training stops early)."""
         for loader in self._loaders:
             loader.close()
         self._loaders = []
+
+
+class NoShare:
+    """The validation batches of a process that has none: the trainer wants one in every process."""
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+    def __iter__(self) -> Iterator[None]:
+        """No batch, once."""
+        yield None
 
 
 class _Sent:
@@ -218,6 +243,17 @@ class _Sent:
         return self.values.tolist()
 
 
+def seed_step(seed: int, batch: int, rank: int) -> None:
+    """Seeds torch's generators for a batch.
+
+    That of the CPU is the same in every process: samplers read it, so that an image's sample does not depend on the
+    process that it falls to. Those of devices differ, so that processes do not drop the same units out.
+    """
+    torch.manual_seed(step_seed(seed, batch, 0))
+    if rank and torch.cuda.is_available():
+        torch.cuda.manual_seed(step_seed(seed, batch, rank))
+
+
 def step_seed(seed: int, batch: int, rank: int) -> int:
     """The seed of one batch's random numbers in one process."""
     digest = hashlib.blake2b(f"step/{seed}/{batch}/{rank}".encode(), digest_size=8).digest()
@@ -230,20 +266,30 @@ def detached(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def measure(
-    metric: Metric, dataset: Any, found: list[tuple[tuple[int, ...], list[ImageDetections]]]
+    metric: Metric,
+    dataset: Any,
+    found: list[tuple[tuple[int, ...], list[ImageDetections]]],
+    group: dist.ProcessGroup | None = None,
 ) -> dict[str, float | None]:
     """The metric's numbers over the detections of all processes, in every process.
 
     Each process brings the detections of its own images; the first one measures them all.
+
+    Args:
+        metric: What to measure.
+        dataset: Of all processes' images.
+        found: Image ids and detections of this process.
+        group: How the processes communicate; in their usual way where None.
     """
     if world_size() == 1:
         return _compute(metric, dataset, found)
-    gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, found)
+    first = dist.get_rank() == 0
+    gathered: list[Any] | None = [None] * world_size() if first else None
+    dist.gather_object(found, gathered, group=group)
     result: list[Any] = [None]
-    if dist.get_rank() == 0:
+    if gathered is not None:
         result = [_compute(metric, dataset, [item for part in gathered for item in part])]
-    dist.broadcast_object_list(result)
+    dist.broadcast_object_list(result, group=group)
     return result[0]  # type: ignore[no-any-return]
 
 
@@ -254,14 +300,3 @@ def _compute(
     for image_ids, detections in found:
         metric.update(image_ids, detections)
     return metric.compute()
-
-
-@torch.no_grad()
-def average_buffers(model: torch.nn.Module) -> None:
-    """Gives every process the mean of their floating buffers (the statistics of batch normalisation)."""
-    if world_size() == 1:
-        return
-    for buffer in model.buffers():
-        if buffer.is_floating_point() and buffer.numel():
-            dist.all_reduce(buffer)
-            buffer.div_(world_size())
