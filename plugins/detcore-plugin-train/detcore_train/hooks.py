@@ -15,6 +15,24 @@ Overrides = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
+# Test time: what `predict` and `eval` have in common.
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        min=16, help="Look at large images in tiles of so many pixels.", show_default="whole images"
+    ),
+]
+TileOverlap = Annotated[
+    float, typer.Option(min=0, max=0.95, help="Share that neighbouring tiles have in common.")
+]
+Tta = Annotated[bool, typer.Option("--tta", help="As --scales 0.8,1,1.25 --flip.")]
+Scales = Annotated[
+    str | None,
+    typer.Option(metavar="X,Y,...", help="Look at each image at several sizes.", show_default="1"),
+]
+Flip = Annotated[bool, typer.Option("--flip", help="Look at each image mirrored too.")]
+Merge = Annotated[str, typer.Option(help="How what is seen becomes one: nms, soft_nms or wbf (no masks).")]
+
 
 @hookimpl
 def detcore_add_commands(app: typer.Typer) -> None:
@@ -50,16 +68,8 @@ def train(
         ),
     ] = None,
     accelerator: Device = "auto",
-    devices: Annotated[
-        str,
-        typer.Option(help="How many of them on this machine; auto: what torchrun or Slurm started, else all."),
-    ] = "auto",
-    nodes: Annotated[
-        str, typer.Option(help="How many machines; auto: what torchrun or Slurm started, else 1.")
-    ] = "auto",
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds that a process waits for the others within a step.")
-    ] = 600.0,
+    devices: Annotated[str, typer.Option(help="How many of them on this machine; auto for all.")] = "auto",
+    nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
 ) -> None:
     """Train a detector as an experiment file says."""
     from detcore_train.commands.train import run
@@ -74,7 +84,6 @@ def train(
         accelerator=accelerator,
         devices=devices,
         nodes=nodes,
-        timeout=timeout,
     )
 
 
@@ -98,9 +107,20 @@ def evaluate(
         int | None, typer.Option(min=0, help="Processes that read images.", show_default="the experiment's")
     ] = None,
     device: Device = "auto",
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another checkpoint or run, for an ensemble; may be repeated.", show_default=False),
+    ] = None,
+    tile: Tile = None,
+    tile_overlap: TileOverlap = 0.2,
+    tta: Tta = False,
+    scales: Scales = None,
+    flip: Flip = False,
+    merge: Merge = "nms",
 ) -> None:
     """Evaluate a detector on the validation set of an experiment."""
     from detcore_train.commands.evaluate import run
+    from detcore_train.commands.testtime import TestTime
 
     run(
         checkpoint,
@@ -109,21 +129,49 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         device=device,
+        models=model or [],
+        test_time=TestTime.of(
+            tile=tile, tile_overlap=tile_overlap, tta=tta, scales=scales, flip=flip, merge=merge
+        ),
     )
 
 
 def predict(
     images: Annotated[Path, typer.Argument(metavar="IMAGE_OR_FOLDER", help="What to look at.")],
-    model: Annotated[Path, typer.Option(help="A checkpoint, or a run (its best checkpoint).")],
+    model: Annotated[
+        list[Path],
+        typer.Option(help="A checkpoint, or a run (its best checkpoint); repeated for an ensemble."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for pictures and predictions.json.")],
     score_thr: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is shown.")] = 0.3,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 1,
     device: Device = "auto",
+    tile: Tile = None,
+    tile_overlap: TileOverlap = 0.2,
+    tta: Tta = False,
+    scales: Scales = None,
+    flip: Flip = False,
+    merge: Merge = "nms",
+    max_pixels: Annotated[
+        int, typer.Option(min=1, max=178_956_970, help="Larger images are refused, as they may be bombs.")
+    ] = 100_000_000,
 ) -> None:
     """Detect objects in images: pictures with boxes, and JSON."""
     from detcore_train.commands.predict import run
+    from detcore_train.commands.testtime import TestTime
 
-    run(images, model=model, out=out, score_thr=score_thr, batch_size=batch_size, device=device)
+    run(
+        images,
+        models=model,
+        out=out,
+        score_thr=score_thr,
+        batch_size=batch_size,
+        device=device,
+        max_pixels=max_pixels,
+        test_time=TestTime.of(
+            tile=tile, tile_overlap=tile_overlap, tta=tta, scales=scales, flip=flip, merge=merge
+        ),
+    )
 
 
 def demo(

@@ -22,7 +22,8 @@ from detcore.structures import ClassMap, ImageDetections, ImageGeometry
 from detcore_train.drawing import Drawn, draw
 from detcore_train.evaluation import detect, device_of, evaluating
 
-_MAX_PIXELS = 100_000_000
+#: Largest height * width that is decoded unless more is asked for.
+MAX_PIXELS = 100_000_000
 #: Formats that pictures are written in as they came; others become PNG.
 _WRITABLE = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -71,6 +72,7 @@ def predict_files(
     *,
     score_thr: float = 0.0,
     batch_size: int = 1,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
     """The detections on image files, in the files' pixels.
 
@@ -80,15 +82,16 @@ def predict_files(
         transforms: What the detector's images went through for evaluation.
         score_thr: Detections with lower scores are left out.
         batch_size: Images per step.
+        max_pixels: Largest height * width that is decoded.
 
     Raises:
-        DataError: A file is missing or no image.
+        DataError: A file is missing, no image, or too large.
     """
     device = device_of(detector)
     with evaluating(detector):
         for start in range(0, len(paths), batch_size):
             chunk = paths[start : start + batch_size]
-            images = [ImageReader(path.parent, _MAX_PIXELS, "auto")(path.name) for path in chunk]
+            images = [ImageReader(path.parent, max_pixels, "auto")(path.name) for path in chunk]
             examples = [_example(path, image, transforms) for path, image in zip(chunk, images, strict=True)]
             results = detect(detector, collate(examples).to(device))
             for path, image, found in zip(chunk, images, results, strict=True):

@@ -11,10 +11,12 @@ from rich.table import Table
 
 from detcore.component import Spec
 from detcore.errors import ConfigError
-from detcore.interfaces import Metric
+from detcore.interfaces import Detector, Metric
 from detcore.signature import signature_of
 from detcore.structures import ClassMap
 from detcore_train.commands.common import experiment_spec, load_detector, progress_bar, read_experiment
+from detcore_train.commands.predict import evaluation_transforms
+from detcore_train.commands.testtime import TestTime
 from detcore_train.evaluation import Evaluation, evaluate, show
 from detcore_train.interfaces import DataModule
 from detcore_train.runfolder import experiment_of
@@ -28,12 +30,15 @@ def run(
     batch_size: int | None,
     workers: int | None,
     device: str,
+    models: Sequence[Path] = (),
+    test_time: TestTime | None = None,
 ) -> None:
     """Evaluates, prints tables and writes the numbers; see the command's own help for the arguments."""
     console = Console()
     file, overrides = split_arguments(target, arguments)
     spec = experiment_spec(read_experiment(file, overrides), file)
     detector, folder = load_detector(target, device)
+    spec, detector, others = at_test_time(spec, detector, models, device, test_time or TestTime())
     data, metric = build_validation(spec, detector.class_map)
     if data.val is None:
         raise ConfigError(f"{file}: data.val is missing, so there is nothing to evaluate on")
@@ -51,10 +56,46 @@ def run(
     numbers = per_class() if per_class is not None else {}
     report(console, result, numbers)
     path = out or (folder.parent if folder.suffix == ".safetensors" else folder) / "evaluation.json"
-    extra = {"checkpoint": str(folder), "per_class": numbers}
+    extra = {"checkpoint": ", ".join(map(str, (folder, *others))), "per_class": numbers}
     Evaluation(result.values, result.images, result.seconds, extra).write(path)
     console.print(f"checkpoint: {folder}; numbers: {path}", soft_wrap=True)
     print(result.line())  # noqa: T201 - the last line is exactly this
+
+
+def at_test_time(
+    spec: Spec[Any], detector: Detector, models: Sequence[Path], device: str, options: TestTime
+) -> tuple[Spec[Any], Detector, list[Path]]:
+    """The experiment and the detector, with what the options add; and the further checkpoints.
+
+    Where the detector prepares its images itself (several checkpoints, tiles), the dataset's transforms of
+    evaluation become the detector's, and the dataset gives images as they are in the files.
+
+    Args:
+        spec: The experiment.
+        detector: The first detector; the experiment's transforms are its own.
+        models: Further checkpoints, each with the transforms of its own run.
+        device: Where to put them.
+        options: What is to be done.
+    """
+    loaded = [load_detector(model, device) for model in models]
+    val = _validation_set(spec)
+    transforms = tuple(val.complete().get("transforms", ())) if val is not None else ()
+    built = tuple(part.build() if isinstance(part, Spec) else part for part in transforms)
+    members = [(detector, built)]
+    for other, folder in loaded:
+        own = evaluation_transforms(folder)
+        members.append((other, built if own is None else own))
+    whole, left = options.compose(members)
+    if transforms and not left and val is not None:
+        data = spec.complete()["data"].replace(val=val.replace(transforms=()))
+        spec = spec.replace(data=data)
+    return spec, whole, [folder for _, folder in loaded]
+
+
+def _validation_set(spec: Spec[Any]) -> Spec[Any] | None:
+    data = spec.complete()["data"]
+    val = data.params.get("val") if isinstance(data, Spec) else None
+    return val if isinstance(val, Spec) and "transforms" in signature_of(val.type).parameters else None
 
 
 def split_arguments(target: Path, arguments: Sequence[str]) -> tuple[str, list[str]]:

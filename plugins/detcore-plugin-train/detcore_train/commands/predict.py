@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,32 +11,47 @@ from detcore.component import Spec
 from detcore.interfaces import Transform
 from detcore.serialize import as_spec
 from detcore_train.commands.common import load_detector, progress_bar
+from detcore_train.commands.testtime import TestTime
 from detcore_train.experiment import Experiment
-from detcore_train.prediction import find_images, predict_files, write_json, write_picture
+from detcore_train.prediction import MAX_PIXELS, find_images, predict_files, write_json, write_picture
 from detcore_train.runfolder import experiment_of
 
 
-def run(source: Path, *, model: Path, out: Path, score_thr: float, batch_size: int, device: str) -> None:
+def run(
+    source: Path,
+    *,
+    models: Sequence[Path],
+    out: Path,
+    score_thr: float,
+    batch_size: int,
+    device: str,
+    max_pixels: int = MAX_PIXELS,
+    test_time: TestTime | None = None,
+) -> None:
     """Detects, draws and writes; see the command's own help for the arguments."""
     console = Console()
-    detector, folder = load_detector(model, device)
-    transforms = evaluation_transforms(folder)
-    if transforms is None:
-        console.print(
-            f"{folder} has no experiment.yaml beside it: images keep their own size", soft_wrap=True
-        )
+    loaded = [load_detector(model, device) for model in models]
+    members = []
+    for one, folder in loaded:
+        own = evaluation_transforms(folder)
+        if own is None:
+            console.print(
+                f"{folder} has no experiment.yaml beside it: images keep their own size", soft_wrap=True
+            )
+        members.append((one, own or ()))
+    detector, transforms = (test_time or TestTime()).compose(members)
     root, paths = find_images(source)
     rows, number = [], 0
     with progress_bar(console, "predicting", len(paths)) as advance:
         for prediction in predict_files(
-            detector, paths, transforms or (), score_thr=score_thr, batch_size=batch_size
+            detector, paths, transforms, score_thr=score_thr, batch_size=batch_size, max_pixels=max_pixels
         ):
             write_picture(prediction, detector.class_map.names, root, out)
             rows.append(prediction.to_dict(detector.class_map, root))
             number += len(prediction.found)
             advance(1)
     path = out / "predictions.json"
-    write_json(rows, detector.class_map, str(folder), path)
+    write_json(rows, detector.class_map, ", ".join(str(folder) for _, folder in loaded), path)
     console.print(
         f"{number} detections with a score of at least {score_thr:g} on {len(paths)} images; "
         f"pictures: {out}; numbers: {path}",
