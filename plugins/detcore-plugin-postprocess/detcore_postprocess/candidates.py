@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detcore.errors import ConfigError
+from detcore_postprocess.onnx import wants_onnx
 
 #: Pairs of a level above the threshold, over the batch, beyond which a top-k precedes the sorting.
 CROWD = 1 << 20
@@ -151,6 +152,12 @@ def _best_of_level(scores: Tensor, above: Tensor, start: int, nms_pre: int | Non
     classes = scores.shape[2]
     flat, above = scores.flatten(1), above.flatten(1)
     size = flat.shape[1]
+    if wants_onnx():  # its top-k breaks ties by index
+        found = flat.masked_fill(~above, -1).topk(size if nms_pre is None else min(nms_pre, size))
+        valid = found.values >= 0
+        index = torch.where(valid, found.indices, 0)
+        prior = torch.where(valid, start + index // classes, 0)
+        return Candidates(prior, index % classes, torch.where(valid, found.values, 0), valid)
     # The bits of floats that are not negative ascend as they do; with the index below, no two keys are equal.
     bits = flat.float().view(torch.int32).long() << _INDEX_BITS
     keys = torch.where(above, bits | (_LAST_INDEX - torch.arange(size, device=flat.device)), -1)

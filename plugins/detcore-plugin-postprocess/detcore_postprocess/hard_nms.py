@@ -13,6 +13,7 @@ from detcore.component import wired
 from detcore_postprocess import lanes
 from detcore_postprocess.contained import drop_contained
 from detcore_postprocess.interface import Suppressed, Suppression
+from detcore_postprocess.onnx import grouped_nms, wants_onnx
 from detcore_postprocess.suppression import grown, nms_mask
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -68,6 +69,9 @@ class NMS(Suppression):
         if self.overlap == "ios":
             left = drop_contained(boxes, scores, groups, valid, self.iou_threshold)
             return left._replace(scores=scores)
+        if wants_onnx():
+            part = lanes.takes_part(boxes, scores, valid)
+            return Suppressed(scores, grouped_nms(boxes, scores, groups, part, self.iou_threshold))
         groups = lanes.image_groups(groups)
         if most is None or scores.shape[1] <= lanes.FIRST * most or torch.compiler.is_compiling():
             return Suppressed(scores, nms_mask(boxes, scores, groups, self.iou_threshold, valid))

@@ -69,17 +69,25 @@ def nms_mask(
     if valid is not None:
         takes_part &= valid
     args = (boxes.reshape(-1, 4), scores.flatten(), groups.flatten(), takes_part.flatten(), iou_threshold)
+    if not scores.numel():
+        return takes_part
     mask = _one_call(*args) if torch.compiler.is_compiling() else _few_calls(*args)
     return mask.reshape(scores.shape)
 
 
 def _one_call(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
-    """For the compiler: everything in one call. What is not valid has no extent, and so drops nothing."""
-    if boxes.shape[0] == 0:
-        return valid
-    boxes = torch.where(valid[:, None], boxes, 0).double().clamp(-LIMIT, LIMIT)
-    kept = nms(boxes + groups[:, None] * _distance(boxes), scores.double(), iou_threshold)
-    return torch.zeros_like(valid).index_fill(0, kept, True) & valid
+    """For the compiler: everything in one call.
+
+    What is not valid becomes one box in a place of its own: the first of them drops the others, so that rows of
+    padding cost little. Two more boxes stand apart from all: captured graphs assert that at least two are kept.
+    """
+    apart = boxes.new_tensor([[0.0, 0.0, 1.0, 1.0]])
+    place = torch.where(valid, groups - groups.amin(), -1)
+    boxes = torch.cat((torch.where(valid[:, None], boxes, apart), apart, apart)).double().clamp(-LIMIT, LIMIT)
+    scores = torch.cat((torch.where(valid, scores, -1).double(), scores.new_full((2,), -2).double()))
+    place = torch.cat((place, place.new_tensor([-2, -3])))
+    kept = nms(boxes + place[:, None] * _distance(boxes), scores, iou_threshold)
+    return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, kept, True)[:-2] & valid
 
 
 def _few_calls(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:

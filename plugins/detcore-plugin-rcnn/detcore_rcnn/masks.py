@@ -108,11 +108,25 @@ def predict_masks(predictors: Sequence[MaskPredictor], found: Detections, batch:
     """
     if not predictors:
         return found
-    # in eager mode of the real detections only
-    chosen = torch.ones_like(found.valid) if torch.compiler.is_compiling() else found.valid
-    image, slot = chosen.nonzero(as_tuple=True)
-    boxes, labels = found.boxes[image, slot], found.labels[image, slot]
-    masks = torch.stack([predict(boxes, image, labels) for predict in predictors]).mean(0)
-    table = masks.new_zeros((*found.valid.shape, *masks.shape[1:]))
-    table[image, slot] = masks
+    if torch.compiler.is_compiling():  # fixed shapes: of every row
+        masks = _mean_masks(predictors, *_all_rows(found)).unflatten(0, found.valid.shape)
+        table = torch.where(found.valid[..., None, None], masks, 0)
+    else:
+        image, slot = found.valid.nonzero(as_tuple=True)
+        masks = _mean_masks(predictors, found.boxes[image, slot], image, found.labels[image, slot])
+        table = masks.new_zeros((*found.valid.shape, *masks.shape[1:]))
+        table[image, slot] = masks
     return found.replace(masks=table, image_sizes=batch.sizes)
+
+
+def _mean_masks(
+    predictors: Sequence[MaskPredictor], boxes: Tensor, image: Tensor, labels: Tensor
+) -> Float[Tensor, "n h w"]:
+    return torch.stack([predict(boxes, image, labels) for predict in predictors]).mean(0)
+
+
+def _all_rows(found: Detections) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, image and label of each row, padding too, as one list."""
+    count, rows = found.valid.shape
+    image = torch.arange(count, device=found.boxes.device)[:, None].expand(count, rows)
+    return found.boxes.flatten(0, 1), image.flatten(), found.labels.flatten()
