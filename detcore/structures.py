@@ -186,6 +186,10 @@ class _Structure:
 class ImageGeometry:
     """How one image came from its file: scaled, then cut at an origin, then flipped.
 
+    A picture that was turned, or put together from several, comes from no file in this way. It counts as its own
+    original: its geometry begins anew with its own size, and boxes lead back to the picture itself. Only training
+    examples are of that kind.
+
     Args:
         original_size: (h, w) in the file, in pixels.
         scale: (x, y) factors from the file's pixels to the image's.
