@@ -88,7 +88,8 @@ class Logbook(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Opens the logs, after the steps that a resumed run has done."""
-        self._written, self._device = -1, pl_module.device
+        # written in the steps that are done; none is written before the next step is
+        self._written, self._device = trainer.global_step, pl_module.device
         self._begin()
         if self._restored is not None:
             self._sums, self._batches = dict(self._restored["sums"]), self._restored["batches"]

@@ -1,0 +1,1 @@
+"""Finding out why a batch could not be trained on."""
