@@ -174,6 +174,9 @@ def single(batch: ExampleBatch, index: int, rows: Tensor | None = None) -> Examp
     part = {name: getattr(batch.targets, name)[index : index + 1] for name in _TARGETS[:4]}
     if rows is not None:
         part["valid"] = part["valid"] & rows
+        part["boxes"] = part["boxes"].where(part["valid"][..., None], 0)  # padding holds zeros
+        part["labels"] = part["labels"].where(part["valid"], 0)
+        part["ignore"] = part["ignore"] & part["valid"]
     semantic, masks = batch.targets.semantic, batch.targets.masks
     if masks is not None:
         taken = {name: getattr(masks, name)[index : index + 1] for name in _MASKS[1:]}

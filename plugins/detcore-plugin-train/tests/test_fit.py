@@ -70,6 +70,7 @@ def test_a_non_finite_loss_names_the_term_and_the_images(config, tmp_path):
     assert "epoch 2, step 5: the loss term 'loss_box' is nan in the batch of images" in message
     assert message.count("memory/") == 4
     assert "lower optimizer.lr" in message
+    assert f"`detcore replay {tmp_path}/run/bad-batch-00000005`" in message
     assert all(torch.isfinite(value).all() for value in experiment.model.state_dict().values())
     assert torch.isfinite(detcore.load(tmp_path / "run" / "last").head.out.weight).all()
 

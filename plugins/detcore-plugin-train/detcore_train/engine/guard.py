@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from detcore_data import ExampleBatch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -87,7 +88,8 @@ class Guard:
 
     def _keep(self, module: TrainingModule, bad: list[str], gradients: list[str]) -> str:
         """Writes the batch; returns what there is to say."""
-        batch, path = module.batch, _folder(module, module.global_rank)
+        path = _folder(module, module.global_rank)
+        batch = _batch(module)
         images = ", ".join(f"{i} ({f})" for i, f in zip(batch.image_ids, batch.files, strict=True))
         if bad:
             what = "the loss term " + ", ".join(f"{name!r} is {module.terms[name]}" for name in bad)
@@ -126,9 +128,15 @@ class Guard:
         after = swap_in(model, saved)
         try:
             experiment = Path(module.trainer.default_root_dir) / EXPERIMENT
-            write_bad_batch(path, module.batch, circumstances, model, self._random, experiment)
+            write_bad_batch(path, _batch(module), circumstances, model, self._random, experiment)
         finally:
             swap_in(model, after)
+
+
+def _batch(module: TrainingModule) -> ExampleBatch:
+    if module.batch is None:
+        raise RuntimeError("a guard looks at a batch while it is trained on")
+    return module.batch
 
 
 def bad_gradients(model: nn.Module) -> list[str]:

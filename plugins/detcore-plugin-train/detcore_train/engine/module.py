@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,9 +13,9 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
 from detcore.distributed import world_size
-from detcore.errors import DetcoreError
 from detcore.interfaces import Metric
 from detcore.structures import ImageDetections, Losses
+from detcore_train.engine.guard import Guard, NonFiniteGradientError, NonFiniteLossError
 from detcore_train.evaluation import as_images, detect
 from detcore_train.experiment import Experiment
 from detcore_train.interfaces import Progress
@@ -24,9 +23,7 @@ from detcore_train.loader import EpochLoader, Shard
 
 _STATE = "detcore"
 
-
-class NonFiniteLossError(DetcoreError, ArithmeticError):
-    """A loss term is NaN or infinite; names the term, the step and the images."""
+__all__ = ["NonFiniteGradientError", "NonFiniteLossError", "TrainingData", "TrainingModule"]
 
 
 class TrainingModule(LightningModule):
@@ -54,6 +51,10 @@ class TrainingModule(LightningModule):
         self.values: dict[str, float | None] = {}
         #: How processes communicate where one may work for long; in their usual way where None.
         self.patient: dist.ProcessGroup | None = None
+        #: The batch that is trained on.
+        self.batch: ExampleBatch | None = None
+        gradients = experiment.guard_gradients and experiment.precision != "16-mixed"
+        self._guard = Guard(gradients=gradients)
         self._evaluated_after = -1
         self._found: list[tuple[tuple[int, ...], list[ImageDetections]]] = []
 
@@ -100,11 +101,12 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: ExampleBatch, batch_idx: int) -> Tensor:
         """The sum of the losses of a batch."""
+        self.batch = batch
+        self._guard.before(self.model, self.device)
         images = as_images(self.model, batch)
         losses = self.model(images, batch.targets)
         self.losses = Losses({n: v.detach() for n, v in losses.items()}, detached(losses.metrics))
         self._sent = _Sent(torch.stack([v.reshape(()).float() for v in self.losses.values()]))
-        self._batch = batch
         return losses.total  # type: ignore[no-any-return]
 
     def on_after_backward(self) -> None:
@@ -112,25 +114,15 @@ class TrainingModule(LightningModule):
 
         Raises:
             NonFiniteLossError: A loss term is NaN or infinite.
+            NonFiniteGradientError: A gradient is NaN or infinite, and the experiment guards gradients.
         """
         self.terms = dict(zip(self.losses, self._sent.receive(), strict=True))
-        bad = [name for name, value in self.terms.items() if not math.isfinite(value)]
-        if bad:
-            raise NonFiniteLossError(self._blame(bad))
-
-    def _blame(self, bad: list[str]) -> str:
-        batch, progress = self._batch, self.progress
-        terms = ", ".join(f"{name!r} is {self.terms[name]}" for name in bad)
-        images = ", ".join(f"{i} ({f})" for i, f in zip(batch.image_ids, batch.files, strict=True))
-        return (
-            f"epoch {progress.epoch + 1}, step {progress.step + 1}: the loss term {terms} in the batch of "
-            f"images {images}. Look at these images' boxes; else lower optimizer.lr, lengthen "
-            "schedule.warmup_steps, or set clip_grad_norm"
-        )
+        self._guard.check(self)
 
     def on_train_batch_end(self, outputs: Any, batch: ExampleBatch, batch_idx: int) -> None:
         """Lets go of the batch."""
-        del self._batch, self._sent
+        self.batch = None
+        del self._sent
 
     # ----------------------------------------------------------------------------------------- evaluation
 

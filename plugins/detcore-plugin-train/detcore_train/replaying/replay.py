@@ -100,10 +100,11 @@ def replay(kept: BadBatch, device: str = "cpu", advance: Advance = lambda _: Non
         ConfigError: The detector cannot be built with what is installed here.
     """
     again = _Again(kept, device)
+    spoiled = bad_state(again.detector)
     losses, trace = again.forward(kept)
     gradients, derivative = again.gradients(kept) if _finite(losses) else ((), "")
     advance(1)
-    origin = bad_state(again.detector) or trace.origin
+    origin = spoiled or trace.origin
     images = []
     for index in range(len(kept.batch)):
         images.append(_image(again, kept, index))
@@ -170,7 +171,7 @@ class _Again:
         if not found:
             return (), ""
         self.detector.zero_grad()
-        with torch.autograd.detect_anomaly(check_nan=True):
+        with torch.autograd.set_detect_anomaly(True):
             return found, backward(self._losses_total(kept))
 
     def _losses_total(self, kept: BadBatch) -> Tensor:

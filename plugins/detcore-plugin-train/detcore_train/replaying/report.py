@@ -108,9 +108,8 @@ def _table(done: Replay) -> Table:
     for title in ("", *done.losses, "gradients"):
         table.add_column(title, justify="left" if not title else "right")
     was = done.batch.circumstances
-    table.add_row(
-        "in training", *(f"{was.losses.get(n, float('nan')):.6g}" for n in done.losses), _count(was.gradients)
-    )
+    before = [f"{was.losses[name]:.6g}" if name in was.losses else "" for name in done.losses]
+    table.add_row("in training", *before, _count(was.gradients))
     table.add_row("now", *(f"{v:.6g}" for v in done.losses.values()), _count(done.gradients))
     for image in done.images:
         numbers = [f"{image.losses[name]:.6g}" for name in done.losses]

@@ -36,6 +36,8 @@ class Origin:
             return f"before any computation, in {self.detail} of {name}"
         if self.where == "input":
             return f"between modules, in what is given to {name}: {self.detail}"
+        if not self.module:
+            return f"after all modules, whose outputs are finite, in the losses that are made of them: {self.detail}"
         return f"in the output of {name}: {self.detail}"
 
 
@@ -116,7 +118,7 @@ def backward(total: Tensor) -> str:
     """Computes the gradients; returns the operation whose derivative is the first to be NaN, and its line.
 
     Args:
-        total: The sum of the losses, computed inside :func:`torch.autograd.detect_anomaly`.
+        total: The sum of the losses, computed inside :func:`torch.autograd.set_detect_anomaly`.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
