@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from detcore_data.coco import CocoDataset
     from detcore_data.coco_metric import CocoMetric
     from detcore_data.collected import Collected, Found
+    from detcore_data.concat import ConcatDataset
     from detcore_data.epoch_seeded import EpochSeeded, seeded
+    from detcore_data.facts import DatasetFacts
     from detcore_data.ground_truth import records_of
     from detcore_data.kitti import KittiDataset, KittiObjects
     from detcore_data.mixing import MixTransform, apply_transforms
@@ -19,15 +21,19 @@ if TYPE_CHECKING:
     from detcore_data.photometric_distortion import PhotometricDistortion
     from detcore_data.random_flip import RandomFlip
     from detcore_data.records import Records
+    from detcore_data.repeat import RepeatDataset
     from detcore_data.resize import Resize
     from detcore_data.segmentations import run_lengths
     from detcore_data.shapes import ShapesDataset
+    from detcore_data.switch import with_transforms
     from detcore_data.voc import VocDataset
 
 __all__ = [
     "CocoDataset",
     "CocoMetric",
     "Collected",
+    "ConcatDataset",
+    "DatasetFacts",
     "EpochSeeded",
     "ExampleBatch",
     "Found",
@@ -39,6 +45,7 @@ __all__ = [
     "PhotometricDistortion",
     "RandomFlip",
     "Records",
+    "RepeatDataset",
     "Resize",
     "ShapesDataset",
     "VocDataset",
@@ -47,12 +54,15 @@ __all__ = [
     "records_of",
     "run_lengths",
     "seeded",
+    "with_transforms",
 ]
 
 _MODULES = {
     "CocoDataset": "coco",
     "CocoMetric": "coco_metric",
     "Collected": "collected",
+    "ConcatDataset": "concat",
+    "DatasetFacts": "facts",
     "EpochSeeded": "epoch_seeded",
     "ExampleBatch": "batch",
     "Found": "collected",
@@ -64,6 +74,7 @@ _MODULES = {
     "PhotometricDistortion": "photometric_distortion",
     "RandomFlip": "random_flip",
     "Records": "records",
+    "RepeatDataset": "repeat",
     "Resize": "resize",
     "ShapesDataset": "shapes",
     "VocDataset": "voc",
@@ -72,6 +83,7 @@ _MODULES = {
     "records_of": "ground_truth",
     "run_lengths": "segmentations",
     "seeded": "epoch_seeded",
+    "with_transforms": "switch",
 }
 
 

@@ -216,7 +216,11 @@ class _Table:
         if set(map(type, values)) - {int, float}:
             values = [default[i].item() if value is None else value for i, value in enumerate(values)]
             self._check(key, values, _is_number, "a number")
-        return np.array(values, dtype=np.float64)
+        try:
+            return np.array(values, dtype=np.float64)
+        except OverflowError:
+            self._check(key, values, _is_number, "a number")
+            raise
 
     def boxes(self, key: str) -> np.ndarray:
         """A column of four numbers each."""
@@ -225,7 +229,11 @@ class _Table:
         flat = [number for value in values for number in value]
         if set(map(type, flat)) - {int, float}:
             self._check(key, values, lambda value: all(map(_is_number, value)), "a list of four numbers")
-        return np.array(flat, dtype=np.float64).reshape(-1, 4)
+        try:
+            return np.array(flat, dtype=np.float64).reshape(-1, 4)
+        except OverflowError:
+            self._check(key, values, lambda value: all(map(_is_number, value)), "a list of four numbers")
+            raise
 
     def _with_default(self, key: str, default: int) -> list[Any]:
         values = [row.get(key, default) for row in self.rows]
@@ -252,4 +260,4 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)

@@ -28,11 +28,20 @@ def detcore_conformance_examples() -> Iterable[Spec[Any] | Component | Subject]:
 
 def _datasets() -> Iterator[Any]:
     from detcore.testing.subject import workspace
-    from detcore_data import CocoDataset, KittiDataset, ShapesDataset, VocDataset
+    from detcore_data import (
+        CocoDataset,
+        ConcatDataset,
+        KittiDataset,
+        RepeatDataset,
+        ShapesDataset,
+        VocDataset,
+    )
 
     root = workspace() / "detcore-plugin-data"
     shapes = ShapesDataset.spec(root=root, length=6, size=(48, 64), empty=0.3)
     yield shapes
+    yield RepeatDataset.spec(dataset=shapes, times=2)
+    yield ConcatDataset.spec(datasets=(shapes, shapes.replace(length=4)))
     folder = shapes.build().folder
     yield CocoDataset.spec(annotations=folder / "instances.json", images=folder / "images", with_masks=True)
     yield KittiDataset.spec(annotations=_kitti(folder), images=folder / "images")

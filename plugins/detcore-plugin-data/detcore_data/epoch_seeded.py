@@ -47,16 +47,20 @@ class EpochSeeded(torch.utils.data.Dataset[Example]):
         """Number of images."""
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int | tuple[int, int]) -> Example:
         """The item, as (seed, epoch, index) decide.
+
+        Args:
+            index: Which item; with a number k, its k-th repetition in the epoch, for which transforms draw anew.
 
         Raises:
             DataError: The image is missing or cannot be decoded; names the file.
         """
+        index, repetition = index if isinstance(index, tuple) else (index, 0)
         index = range(len(self.dataset))[index]  # -1 and the last index are the same item
         generator = torch.default_generator
         state = generator.get_state()
-        generator.manual_seed(item_seed(self.seed, self.epoch, index))
+        generator.manual_seed(item_seed(self.seed, self.epoch, index, repetition))
         try:
             return self.dataset[index]
         finally:
@@ -68,7 +72,8 @@ def seeded(dataset: Dataset, seed: int) -> EpochSeeded:
     return EpochSeeded(dataset, seed)
 
 
-def item_seed(seed: int, epoch: int, index: int) -> int:
+def item_seed(seed: int, epoch: int, index: int, repetition: int = 0) -> int:
     """A seed for one item: a hash, since generators seeded with neighbouring numbers give related streams."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=8).digest()
+    text = f"{seed}/{epoch}/{index}" + (f"/{repetition}" if repetition else "")
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import stat
 import warnings
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Literal, TypeAlias
@@ -20,6 +22,11 @@ PILLOW_LIMIT = 178_956_970
 
 Exif: TypeAlias = Literal["auto", "apply", "ignore"]
 MaxPixels: TypeAlias = Annotated[int, Field(ge=1, le=PILLOW_LIMIT)]
+
+#: What is decoded; Pillow knows more, of which some run other programs (EPS: Ghostscript) or are rarely looked after.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+#: Longest path of an image below its folder, in bytes; systems allow no longer ones.
+_LONGEST_PATH = 4096
 
 _ORIENTATION = 0x0112
 #: How a stored picture becomes the upright one: quarter turns counter-clockwise, then a mirror in x.
@@ -43,6 +50,29 @@ class ImageReader:
         """Where an image lies."""
         return self.root / name
 
+    def size(self, name: str) -> tuple[int, int]:
+        """(h, w) of an image as it is given out, from the head of its file; nothing is decoded.
+
+        Args:
+            name: Path relative to the root.
+
+        Raises:
+            DataError: The file is missing, or is no image.
+        """
+        path = self.path(name)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with _open(path) as image:
+                    width, height = image.size
+                    orientation = 1 if self.exif == "ignore" else _orientation(image)
+        except FileNotFoundError:
+            raise DataError(f"{path}: the image does not exist") from None
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as cause:
+            raise DataError(f"{path}: not an image, or of an unknown format ({cause})") from cause
+        turned = _TURNS.get(orientation, (0, 0))[0] % 2 == 1
+        return (width, height) if turned else (height, width)
+
     def __call__(self, name: str, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
         """One image, its channels side by side in memory (resizing is fastest that way).
 
@@ -59,10 +89,14 @@ class ImageReader:
         except FileNotFoundError:
             raise DataError(f"{path}: the image does not exist") from None
         except UnidentifiedImageError:
-            raise DataError(f"{path}: not an image, or of an unknown format") from None
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as cause:
-            if isinstance(cause, DataError):
-                raise
+            raise DataError(
+                f"{path}: not an image, or of an unknown format; known are {', '.join(FORMATS)}"
+            ) from None
+        except DataError:
+            raise
+        except (
+            Exception
+        ) as cause:  # what a damaged file makes Pillow raise is not limited to a list of classes
             raise DataError(f"{path}: the image cannot be decoded ({cause})") from cause
         pixels = self._oriented(path, pixels, orientation, size)
         if size is not None and pixels.shape[:2] != size:
@@ -77,14 +111,14 @@ class ImageReader:
     def _decode(self, path: Path) -> tuple[np.ndarray, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit decides
-            with Image.open(path) as image:
+            with _open(path) as image:
                 width, height = image.size
                 if width * height > self.max_pixels:
                     raise DataError(
                         f"{path}: {width} x {height} pixels are more than max_pixels={self.max_pixels}; "
                         "raise max_pixels if the file is to be trusted"
                     )
-                orientation = 1 if self.exif == "ignore" else int(image.getexif().get(_ORIENTATION, 1) or 1)
+                orientation = 1 if self.exif == "ignore" else _orientation(image)
                 return np.array(_to_rgb(path, image)), orientation
 
     def _oriented(
@@ -97,6 +131,33 @@ class ImageReader:
             return pixels
         upright = np.rot90(pixels, turns)
         return upright[:, ::-1] if mirror else upright
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of the formats that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _open(path: Path) -> Image.Image:
+    """An image whose head was read.
+
+    Raises:
+        OSError: It is missing, no regular file (a pipe would never end), or no image.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is no regular file")
+    return Image.open(path, formats=_formats())
+
+
+def _orientation(image: Image.Image) -> int:
+    """What the camera noted; upright where that is damaged or no number."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # of damaged notes, which say nothing about the pixels
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
@@ -123,14 +184,29 @@ def check_inside(source: Path, name: str) -> str:
         name: A path from an annotation.
 
     Raises:
-        DataError: The name is empty, absolute, or leads out of the folder.
+        DataError: The name is empty, absolute, leads out of the folder, or is none that a file can have.
     """
     suspicious = not name or name[0] in "/\\" or ".." in name or ":" in name or "\0" in name or name[0] == "."
+    if not name.isascii() or len(name) > _LONGEST_PATH:
+        _check_encodable(source, name)
     if suspicious and _leads_out(name):
         raise DataError(
             f"{source}: the image path {name!r} leads out of the image folder; make it relative to it"
         )
     return name
+
+
+def _check_encodable(source: Path, name: str) -> None:
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError as cause:
+        raise DataError(
+            f"{source}: the image path {name[:100]!r} is no text that a file can be named"
+        ) from cause
+    if length > _LONGEST_PATH:
+        raise DataError(
+            f"{source}: the image path {name[:50]!r}... has {length} bytes; more than {_LONGEST_PATH} name no file"
+        )
 
 
 def below(root: Path | None, path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,9 @@ def _read(path: Path) -> list[_Object]:
                 f"{path}, line {i}: a line should have 15 fields (16 with a score), got {len(fields)}"
             )
         try:
-            x1, y1, x2, y2 = map(float, fields[4:8])
+            x1, y1, x2, y2 = box = tuple(map(float, fields[4:8]))
+            if not all(map(math.isfinite, box)):
+                raise ValueError
         except ValueError:
             raise DataError(f"{path}, line {i}: fields 5 to 8 should be numbers, got {fields[4:8]}") from None
         try:

@@ -14,8 +14,13 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from detcore.errors import DataError
+from detcore_data.images import PILLOW_LIMIT
 
 _FARTHEST = 1e6
+#: Longest outline of a polygon in pixels: pycocotools keeps some 40 bytes for each pixel of it.
+_LONGEST = 4e6
+#: Bits of a run length in COCO's text, generously.
+_BITS = 60
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Segmentations:
                         polygon_ends.append(len(flat))
             annotation_ends.append(len(polygon_ends))
         coordinates = _numbers(flat)
+        _check_outlines(coordinates, polygon_ends)
         ends = np.array(annotation_ends, dtype=np.int64)
         has_mask = np.diff(ends, prepend=0) > 0
         has_mask[list(runs)] = True
@@ -77,6 +83,7 @@ class Segmentations:
 
     def encode(self, index: int, size: tuple[int, int]) -> dict[str, Any]:
         """One annotation's mask as compressed run lengths, for an image of (h, w)."""
+        _check_size(size)
         if index in self.runs:
             return _encode(self.dense(index, size))  # type: ignore[no-any-return]
         polygons = [polygon.tolist() for polygon in self.polygons(index)]
@@ -88,6 +95,7 @@ class Segmentations:
         Raises:
             DataError: A run length is of another size than the image, or damaged.
         """
+        _check_size(size)
         run = self.runs.get(index)
         if run is None:
             return quietly(coco_mask.decode, self.encode(index, size))  # type: ignore[no-any-return]
@@ -100,7 +108,8 @@ class Segmentations:
         if (counts < 0).any() or counts.sum() != size[0] * size[1]:
             found = f"they cover {counts.sum()} of {size[0] * size[1]} pixels"
             raise DataError(f"a mask's run lengths are damaged ({found})")
-        return np.repeat(np.arange(len(counts)) % 2, counts).reshape(size[::-1]).T.astype(np.uint8)
+        inside = (np.arange(len(counts)) % 2).astype(np.uint8)
+        return np.repeat(inside, counts).reshape(size[::-1]).T
 
     def decode(self, indices: Sequence[int], size: tuple[int, int], where: str) -> Bool[Tensor, "n h w"]:
         """Dense masks of some annotations of one image.
@@ -153,6 +162,8 @@ def _counts(value: Any) -> list[int]:
             raise ValueError(f"unexpected character {chr(byte)!r}")
         number |= (chunk & 31) << bits
         bits += 5
+        if bits > _BITS:
+            raise ValueError("a length of more than 60 bits")
         if not chunk & 32:
             number -= (chunk >> 4) << bits
             counts.append(number + (counts[-2] if len(counts) > 2 else 0))
@@ -177,6 +188,33 @@ def _numbers(values: list[Any]) -> np.ndarray:
     if not (np.abs(coordinates) < _FARTHEST).all():  # pycocotools walks along the outline pixel by pixel
         raise DataError(f"a polygon has a coordinate beyond +-{_FARTHEST:g} pixels, or one that is no number")
     return coordinates
+
+
+def _check_outlines(coordinates: np.ndarray, ends: Sequence[int]) -> None:
+    """Refuses polygons that go to and fro over millions of pixels, whose masks would take gigabytes.
+
+    Raises:
+        DataError: There is one.
+    """
+    if not len(ends):
+        return
+    points = coordinates.reshape(-1, 2)
+    first = np.concatenate(([0], np.asarray(ends[:-1], dtype=np.int64) // 2))
+    steps = np.abs(np.diff(points, axis=0, append=points[-1:])).max(axis=1)
+    last = np.asarray(ends, dtype=np.int64) // 2 - 1
+    steps[last] = np.abs(points[first] - points[last]).max(axis=1)  # the edge that closes the polygon
+    longest = np.add.reduceat(steps, first).max()
+    if longest > _LONGEST:
+        raise DataError(
+            f"a polygon has an outline of {longest:g} pixels; more than {_LONGEST:g} are not drawn"
+        )
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > PILLOW_LIMIT:
+        raise DataError(
+            f"a mask of an image of {size[1]} x {size[0]} pixels (w x h), more than {PILLOW_LIMIT} in all"
+        )
 
 
 def _is_polygon(value: Any) -> bool:

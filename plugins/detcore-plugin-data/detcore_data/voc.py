@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,9 +108,9 @@ class _VocFile:
 
 def _read(path: Path, origin: int) -> _VocFile:
     try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as cause:
-        raise DataError(f"{path}: not an XML file ({cause})") from cause
+        root = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as cause:  # LookupError: an unknown encoding
+        raise DataError(f"{path}: not an XML file of annotations ({cause})") from cause
     objects = root.findall("object")
     boxes = []
     for i, item in enumerate(objects):
@@ -121,12 +122,29 @@ def _read(path: Path, origin: int) -> _VocFile:
         int(_number(root, f"size/{key}", str(path))) if root.findtext(f"size/{key}") else 0
         for key in ("height", "width")
     )
+    if not 0 <= min(height, width) <= max(height, width) < 2**31:
+        raise DataError(f"{path}: an image of {width} x {height} pixels (w x h)")
     return _VocFile(
         size=(height, width),
         names=tuple(_text(item, "name", f"{path}: object {i}") for i, item in enumerate(objects)),
         boxes=tuple(boxes),
         difficult=tuple((item.findtext("difficult") or "0").strip() not in ("0", "") for item in objects),
     )
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Builds the tree of a file without a document type.
+
+    Annotations need none, and with it a few lines could declare entities that stand for gigabytes.
+    """
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Called where the declaration begins.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"it declares a document type, {name!r}; take the DOCTYPE out")
 
 
 def _text(item: ElementTree.Element, key: str, where: str) -> str:
@@ -139,9 +157,12 @@ def _text(item: ElementTree.Element, key: str, where: str) -> str:
 def _number(item: ElementTree.Element, key: str, where: str) -> float:
     text = _text(item, key, where)
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise DataError(f"{where}: <{key}> should be a number, got {text!r}") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{where}: <{key}> should be a number, got {text[:50]!r}")
+    return number
 
 
 def _names(annotations: Path, read: dict[Path, _VocFile], wanted: tuple[str, ...] | None) -> list[str]:

@@ -70,3 +70,13 @@ def test_it_can_be_copied(random_dataset):
         assert torch.equal(copied[0]["image"], data[0]["image"])
     assert data.class_map.names == ("a", "b")
     assert len(data) == 7
+
+
+def test_a_repetition_draws_anew(random_dataset):
+    items = seeded(random_dataset, seed=3)
+    drawn = [items[2]["image"], items[2, 1]["image"], items[2, 2]["image"]]
+    assert torch.equal(items[2, 0]["image"], drawn[0])
+    assert torch.equal(items[2, 1]["image"], drawn[1])
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])
+    assert items[2, 1]["image_id"] == 2
