@@ -36,11 +36,12 @@ Merge = Annotated[str, typer.Option(help="How what is seen becomes one: nms, sof
 
 @hookimpl
 def detcore_add_commands(app: typer.Typer) -> None:
-    """Adds ``train``, ``eval``, ``predict``, ``demo`` and ``inspect data``."""
+    """Adds ``train``, ``eval``, ``predict``, ``demo``, ``replay`` and ``inspect data``."""
     app.command("train")(train)
     app.command("eval")(evaluate)
     app.command("predict")(predict)
     app.command("demo")(demo)
+    app.command("replay")(replay)
     inspect = typer.Typer(help="Look into things before they are trained on.", no_args_is_help=True)
     inspect.callback()(lambda: None)  # a group, although it has one command
     inspect.command("data")(inspect_data)
@@ -68,8 +69,18 @@ def train(
         ),
     ] = None,
     accelerator: Device = "auto",
-    devices: Annotated[str, typer.Option(help="How many of them on this machine; auto for all.")] = "auto",
-    nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
+    devices: Annotated[
+        str,
+        typer.Option(
+            help="How many of them on this machine; auto: what torchrun or Slurm started, else all."
+        ),
+    ] = "auto",
+    nodes: Annotated[
+        str, typer.Option(help="How many machines; auto: what torchrun or Slurm started, else 1.")
+    ] = "auto",
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that a process waits for the others within a step.")
+    ] = 600.0,
 ) -> None:
     """Train a detector as an experiment file says."""
     from detcore_train.commands.train import run
@@ -84,6 +95,7 @@ def train(
         accelerator=accelerator,
         devices=devices,
         nodes=nodes,
+        timeout=timeout,
     )
 
 
@@ -185,6 +197,25 @@ def demo(
     from detcore_train.commands.demo import run
 
     run(out=out, overrides=overrides or [], device=device)
+
+
+def replay(
+    batch: Annotated[
+        Path, typer.Argument(metavar="BATCH", help="The folder bad-batch-STEP that stopped training wrote.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for pictures and replay.json.", show_default="BATCH/replay")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, nothing else.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Compute the losses of a batch that stopped training again: where it arises, which images, which boxes.
+
+    Exits with 1 if a loss or gradient is not finite again, with 0 if all are finite.
+    """
+    from detcore_train.commands.replay import run
+
+    run(batch, out=out, as_json=as_json, device=device)
 
 
 def inspect_data(
