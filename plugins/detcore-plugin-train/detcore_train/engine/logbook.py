@@ -92,8 +92,9 @@ class Logbook(Callback):
         self._written, self._device = trainer.global_step, pl_module.device
         self._begin()
         if self._restored is not None:
-            self._sums, self._batches = dict(self._restored["sums"]), self._restored["batches"]
-            self._images, self._restored = self._restored["images"], None
+            self._sums.update(self._restored["sums"])
+            self._batches, self._images = self._restored["batches"], self._restored["images"]
+            self._restored = None
         self._waiting_since = time.perf_counter()
         if not trainer.is_global_zero:
             return
