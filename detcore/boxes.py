@@ -49,7 +49,8 @@ def aligned_intersection(a: Float[Tensor, "*S 4"], b: Float[Tensor, "*S 4"]) -> 
     """Area of the intersection of each box of ``a`` with the box of ``b`` in the same place."""
     width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
     height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
-    return width.clamp(min=0) * height.clamp(min=0)
+    # relu rather than clamp, whose gradient at 0 differs between releases of torch: touching boxes have none
+    return width.relu() * height.relu()
 
 
 def clip(boxes: Float[Tensor, "*S 4"], sizes: Int[Tensor, "*B 2"]) -> Float[Tensor, "*S 4"]:

@@ -112,7 +112,7 @@ class AssociativeEmbeddingLoss(Loss):
         pull = (pull * valid).sum(1) / count.clamp(min=1)
         pairs = valid[:, :, None] & valid[:, None, :]
         pairs = pairs & ~torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
-        near = (1 - (mean[:, :, None] - mean[:, None, :]).abs()).clamp(min=0)
+        near = (1 - (mean[:, :, None] - mean[:, None, :]).abs()).relu()
         push = (near * pairs).sum((1, 2)) / (count * (count - 1)).clamp(min=1)
         chosen = reduction or self.reduction
         pull, push = (

@@ -134,7 +134,7 @@ def iou(
 def enclosing_size(pred: Float[Tensor, "*S 4"], target: Float[Tensor, "*S 4"]) -> Float[Tensor, "*S 2"]:
     """Width and height of the smallest box around each pair."""
     size = torch.maximum(pred[..., 2:], target[..., 2:]) - torch.minimum(pred[..., :2], target[..., :2])
-    return size.clamp(min=0)
+    return size.relu()
 
 
 def distance_iou(

@@ -65,7 +65,7 @@ def sample_regions(
         assignment = assigner.assign(priors, targets, None, batch)
         if add_gt_as_proposals:
             proposals, assignment = with_ground_truths(proposals, assignment, targets)
-        lazily = None if predict is None else lambda: predict(proposals, assignment)
+        lazily = None if predict is None else lambda: _without_cache(predict, proposals, assignment)
         chosen = sampler.sample(assignment, predict=lazily, generator=generator)
         count = proposals.boxes.shape[1]
         size = count if sampler.num is None else min(sampler.num, count)
@@ -74,6 +74,16 @@ def sample_regions(
             added=targets.boxes.shape[1] if add_gt_as_proposals else 0,
             num_classes=num_classes, pos_weight=pos_weight,
         )  # fmt: skip
+
+
+def _without_cache(
+    predict: RegionPredictor, proposals: Proposals, assignment: Assignment
+) -> SamplingPredictions:
+    """Predicts so that autocast keeps no weights that it casts: without gradients they are of no use later."""
+    device = proposals.boxes.device.type
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    with torch.autocast(device, dtype, enabled, cache_enabled=False):
+        return predict(proposals, assignment)
 
 
 def with_ground_truths(
