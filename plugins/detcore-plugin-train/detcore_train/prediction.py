@@ -12,6 +12,7 @@ import torch
 from detcore_data import collate, run_lengths
 from detcore_data.files import IMAGE_SUFFIXES
 from detcore_data.images import ImageReader
+from detcore_eval.drawing import Drawn, draw
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
@@ -19,7 +20,6 @@ from torchvision import tv_tensors
 from detcore.errors import DataError
 from detcore.interfaces import Detector, Example, Transform
 from detcore.structures import ClassMap, ImageDetections, ImageGeometry
-from detcore_train.drawing import Drawn, draw
 from detcore_train.evaluation import detect, device_of, evaluating
 
 #: Largest height * width that is decoded unless more is asked for.

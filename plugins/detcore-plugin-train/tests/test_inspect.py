@@ -12,8 +12,9 @@ import pytest
 import torch
 from detcore_data import CocoDataset, Resize, ShapesDataset
 from detcore_data.inspection import Options, inspect_split, seen_objects
-from detcore_train.drawing import color_of
-from detcore_train.inspection.page import data_uri, picture
+from detcore_eval.drawing import color_of
+from detcore_eval.html import data_uri
+from detcore_train.inspection.page import picture
 from detcore_train.inspection.priors import PriorMatcher, check_priors
 from PIL import Image
 from typer.testing import CliRunner

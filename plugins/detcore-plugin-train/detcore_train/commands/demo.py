@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from detcore_data import collate
+from detcore_eval.drawing import Drawn, side_by_side
 from rich.console import Console
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from detcore.errors import ConfigError
 from detcore.interfaces import Dataset, Detector
 from detcore_train.commands.common import check_accelerator, progress_bar
 from detcore_train.commands.train import load_experiment
-from detcore_train.drawing import Drawn, side_by_side
 from detcore_train.engine.checkpointing import TrainingInterrupted
 from detcore_train.engine.fit import fit
 from detcore_train.evaluation import detect, device_of, evaluate, evaluating

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import torch
 from detcore_data.inspection import Finding, Inspected, Instance
-from PIL import Image
+from detcore_eval import html
+from detcore_eval.drawing import Drawn, draw, resized
 from torch import Tensor
 
 from detcore.errors import DataError
-from detcore_train.drawing import Drawn, draw, resized
 from detcore_train.inspection.report import Report, class_columns, class_rows, fact_rows
 
 _EDGE = 360
 _AROUND = 6.0  # a small box is shown with so many times its own size around it
 _SMALL = 0.15  # of the image's edge
-_QUALITY = 85
-
-_STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em;color:#1c1c1c;background:#fff}
-table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{border:1px solid #ccc;padding:.2em .6em;text-align:right}
-td:first-child,th:first-child,td.name{text-align:left}
-section{border-left:.4em solid #999;padding:.1em 1em;margin:1.2em 0;background:#f7f7f7}
-section.error{border-color:#c62828}section.warning{border-color:#f0a000}section.note{border-color:#2878b8}
-h3{margin:.4em 0}.pictures{display:flex;flex-wrap:wrap;gap:1em}figure{margin:.4em 0;max-width:23em}
-figure img{max-width:100%}figcaption,li{font-size:.85em;overflow-wrap:anywhere}
-"""
 
 
 def write_page(report: Report, path: Path) -> None:
@@ -40,18 +26,9 @@ def write_page(report: Report, path: Path) -> None:
     body += [_section(finding, splits.get(finding.split)) for finding in report.findings]
     if report.splits:
         rows, columns = fact_rows(report.splits), ["", *(split.name for split in report.splits)]
-        body += ["<h2>Data</h2><p>least / median / greatest</p>", _table(columns, rows)]
-        body += ["<h2>Classes</h2>", _table(class_columns(report.splits), class_rows(report.splits))]
-    head = f"<meta charset='utf-8'><title>{escape(report.file)}</title><style>{_STYLE}</style>"
-    text = f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(body)}</body></html>\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+        body += ["<h2>Data</h2><p>least / median / greatest</p>", html.table(columns, rows)]
+        body += ["<h2>Classes</h2>", html.table(class_columns(report.splits), class_rows(report.splits))]
+    html.write(html.page(report.file, "".join(body)), path)
 
 
 def _section(finding: Finding, split: Inspected | None) -> str:
@@ -62,7 +39,7 @@ def _section(finding: Finding, split: Inspected | None) -> str:
         if shown is None:
             texts.append(f"<li>{escape(str(example))}</li>")
         else:
-            image = f"<img alt='{escape(str(example), quote=True)}' src='{data_uri(shown)}'>"
+            image = html.picture(shown, str(example))
             figures.append(f"<figure>{image}<figcaption>{escape(str(example))}</figcaption></figure>")
     listed = f"<ul>{''.join(texts)}</ul>" if texts else ""
     drawn = f"<div class='pictures'>{''.join(figures)}</div>" if figures else ""
@@ -110,14 +87,3 @@ def _cut(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     left, top = (max(0, int((a + b) / 2 - half)) for a, b in ((x1, x2), (y1, y2)))
     right, bottom = min(width, int(left + 2 * half)), min(height, int(top + 2 * half))
     return image[:, top:bottom, left:right], boxes - boxes.new_tensor([left, top, left, top])
-
-
-def data_uri(picture: Tensor) -> str:
-    """A picture inside a page.
-
-    Args:
-        picture: uint8 [3, H, W], RGB.
-    """
-    buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

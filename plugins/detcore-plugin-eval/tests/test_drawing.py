@@ -1,11 +1,8 @@
-import json
 from itertools import pairwise
 
 import pytest
 import torch
-from detcore_train.drawing import Drawn, color_of, draw, side_by_side
-
-from detcore.structures import ImageDetections
+from detcore_eval.drawing import Drawn, color_of, draw, draw_boxes, side_by_side
 
 
 def drawn(count=3, *, scores=True):
@@ -68,24 +65,12 @@ def test_pairs():
     assert side_by_side([(image, drawn(0), drawn(0))], ["a"], edge=50).shape[2] < 150
 
 
-def test_detections_without_masks_are_selected():
-    from detcore_train.prediction import _select
-
-    found = ImageDetections(torch.rand(3, 4), torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0, 1, 2]))
-    assert _select(found, found.scores > 0.4).labels.tolist() == [0, 1]
-
-
-def test_masks_are_written_as_run_lengths_of_the_file(tmp_path):
-    from detcore_data.segmentations import quietly
-    from detcore_train.prediction import Prediction
-    from pycocotools import mask as coco_mask
-
-    from detcore.structures import ClassMap
-
-    masks = torch.rand(2, 20, 30) > 0.5
-    found = ImageDetections(torch.rand(2, 4), torch.tensor([0.9, 0.5]), torch.tensor([0, 1]), masks)
-    prediction = Prediction(tmp_path / "a.png", torch.zeros(3, 20, 30, dtype=torch.uint8), found)
-    written = prediction.to_dict(ClassMap(("a", "b")), tmp_path)["detections"]
-    for row, mask in zip(json.loads(json.dumps(written)), masks, strict=True):
-        assert row["segmentation"]["size"] == [20, 30]
-        assert (quietly(coco_mask.decode, row["segmentation"]) == mask.numpy()).all()
+def test_texts_and_colours_are_ones_own():
+    image = torch.zeros(3, 60, 90, dtype=torch.uint8)
+    boxes = torch.tensor([[20.0, 30, 60, 50], [0, 0, 5, 5]])
+    picture = draw_boxes(image, boxes, ["", ""], [(0, 200, 0), (200, 0, 0)])
+    assert picture[:, 30, 40].tolist() == [0, 200, 0]
+    assert picture[:, 0, 2].tolist() == [200, 0, 0]
+    assert not picture[2].any()
+    assert draw_boxes(image, boxes, ["missed: \u732b\nx", ""], [(0, 200, 0), (200, 0, 0)])[2].any()
+    assert not draw_boxes(image, torch.zeros(0, 4), [], []).any()
