@@ -57,7 +57,7 @@ def digest(file: Path) -> str:
 
 
 def seal(data: Mapping[str, Any]) -> str:
-    """JSON of a mapping that ends with the SHA-256 of all that stands before it."""
+    """JSON of a mapping, which is not empty, that ends with the SHA-256 of all that stands before it."""
     body = json.dumps(data, indent=1).removesuffix("\n}")
     return f'{body}{_SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'
 

@@ -264,7 +264,7 @@ def test_damaged_files_are_named(config, tmp_path, batch, file):
 
 
 def test_another_folder_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="no batch.json in it; give the folder bad-batch-STEP"):
+    with pytest.raises(CheckpointError, match=r"no batch\.json in it; give the folder bad-batch-STEP"):
         read_bad_batch(tmp_path)
 
 
