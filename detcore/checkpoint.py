@@ -126,7 +126,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], ClassMap, dict[str, Tensor]]
             raise CheckpointError(
                 f"{path}: no {key!r} in its header; it holds weights only, not a detcore detector"
             )
-    return json.loads(header[_CONFIG_KEY]), _class_map(header[_CLASSES_KEY], path), weights
+    return _config(header[_CONFIG_KEY], path), _class_map(header[_CLASSES_KEY], path), weights
 
 
 def _read_folder(path: Path) -> tuple[dict[str, Any], ClassMap, dict[str, Tensor]]:
@@ -146,5 +146,15 @@ def _read_folder(path: Path) -> tuple[dict[str, Any], ClassMap, dict[str, Tensor
 def _class_map(text: str, path: Path) -> ClassMap:
     try:
         return ClassMap.from_dict(json.loads(text))
-    except (ValueError, KeyError, TypeError) as cause:
+    except (ValueError, KeyError, TypeError, RecursionError) as cause:
         raise CheckpointError(f"{path}: damaged class map ({cause})") from cause
+
+
+def _config(text: str, path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as cause:
+        raise CheckpointError(f"{path}: damaged configuration ({cause})") from cause
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: damaged configuration (a {type(config).__name__}, not a mapping)")
+    return config

@@ -22,6 +22,8 @@ from detcore import registry
 from detcore.errors import ConfigError, Problem, did_you_mean, join_path
 
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+#: Most values that a YAML file may come to once its aliases are written out: a few lines can stand for billions.
+MOST_VALUES = 1_000_000
 
 
 @dataclass
@@ -269,6 +271,7 @@ def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(node.value, 8 if "o" in node.value else 16 if "x" in node.value else 10)
 
 
+_SCALAR_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "bool", "int", "float", "null", "merge"))
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _Loader.add_constructor("tag:yaml.org,2002:int", _number)
 
@@ -283,9 +286,13 @@ def parse_yaml(text: str, name: str) -> Config:
     origins: dict[str, str] = {}
     try:
         node = loader.get_single_node()
+        if node is not None:
+            _check_extent(node, name, {})
         data = None if node is None else _construct(loader, node, "", name, origins)
     except yaml.YAMLError as cause:
         raise ConfigError(f"{name}: {' '.join(str(cause).split())}") from cause
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply") from None
     finally:
         loader.dispose()
     return Config(data if data is not None or node is not None else {}, origins, name)  # type: ignore[arg-type]
@@ -310,7 +317,39 @@ def _construct(
         origins[path] = here
         return [_construct(loader, n, join_path(path, i), name, origins) for i, n in enumerate(node.value)]
     origins[path] = here
-    return loader.construct_object(node)
+    if node.tag not in _SCALAR_TAGS:
+        raise ConfigError(f"{here}: the tag {node.tag!r} is not allowed; configurations hold plain data")
+    try:
+        return loader.construct_object(node)
+    except ValueError as cause:  # a number with thousands of digits, a tag on a text that does not fit it
+        raise ConfigError(f"{here}: {cause}") from cause
+
+
+def _check_extent(node: yaml.Node, name: str, known: dict[int, int]) -> int:
+    """The number of values below a node, aliases written out.
+
+    Raises:
+        ConfigError: There are too many, or an alias stands within what it stands for.
+    """
+    if id(node) in known:
+        if known[id(node)] == 0:
+            line = node.start_mark.line + 1
+            raise ConfigError(f"{name}:{line}: an alias stands within what it stands for, which never ends")
+        return known[id(node)]
+    known[id(node)] = 0
+    items: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        items = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        items = node.value
+    count = 1 + sum(_check_extent(item, name, known) for item in items)
+    if count > MOST_VALUES:
+        line = node.start_mark.line + 1
+        raise ConfigError(
+            f"{name}:{line}: more than {MOST_VALUES} values, counting what aliases stand for each time"
+        )
+    known[id(node)] = count
+    return count
 
 
 def _refuse_duplicates(node: yaml.MappingNode, name: str) -> None:
@@ -327,23 +366,35 @@ def _refuse_duplicates(node: yaml.MappingNode, name: str) -> None:
 def _parse_toml(text: str, name: str) -> Config:
     try:
         data = tomllib.loads(text)
+        return Config(data, {path: name for path, _ in leaves(data)}, name)
     except tomllib.TOMLDecodeError as cause:
         raise ConfigError(f"{name}: {cause}") from cause
-    return Config(data, {path: name for path, _ in leaves(data)}, name)
+    except ValueError as cause:  # a number with thousands of digits, a date that is none
+        raise ConfigError(f"{name}: {cause}") from cause
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply") from None
 
 
 def _parse_json(text: str, name: str) -> Config:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        twice = next((k for i, (k, _) in enumerate(items) if k in dict(items[:i])), None)
-        if twice is not None:
-            raise ConfigError(f"{name}: the key {twice!r} is given twice")
-        return dict(items)
+        result: dict[str, Any] = {}
+        for key, value in items:
+            if key in result:
+                raise ConfigError(f"{name}: the key {key!r} is given twice")
+            result[key] = value
+        return result
 
     try:
         data = json.loads(text, object_pairs_hook=pairs)
+        return Config(data, {path: name for path, _ in leaves(data)}, name)
     except json.JSONDecodeError as cause:
         raise ConfigError(f"{name}:{cause.lineno}: {cause.msg}") from cause
-    return Config(data, {path: name for path, _ in leaves(data)}, name)
+    except ConfigError:
+        raise
+    except ValueError as cause:  # a number with thousands of digits
+        raise ConfigError(f"{name}: {cause}") from cause
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply") from None
 
 
 _PARSERS: dict[str, Callable[[str, str], Config]] = {
