@@ -11,9 +11,18 @@ if TYPE_CHECKING:
     from detcore_train.engine.fit import FitResult, fit
     from detcore_train.evaluation import Evaluation, evaluate
     from detcore_train.experiment import Experiment
-    from detcore_train.interfaces import DataModule, Optimizer, Schedule, WeightAverage
+    from detcore_train.interfaces import (
+        BatchGrouping,
+        DataModule,
+        EpochOrder,
+        Optimizer,
+        Schedule,
+        WeightAverage,
+    )
     from detcore_train.optimizers.adamw import AdamW
     from detcore_train.optimizers.sgd import SGD
+    from detcore_train.orders.aspect_ratio import AspectRatioGrouping
+    from detcore_train.orders.class_balanced import ClassBalancedOrder
     from detcore_train.schedules.cosine import CosineSchedule
     from detcore_train.schedules.one_cycle import OneCycleSchedule
     from detcore_train.schedules.poly import PolySchedule
@@ -23,9 +32,13 @@ __all__ = [
     "EMA",
     "SGD",
     "AdamW",
+    "AspectRatioGrouping",
+    "BatchGrouping",
+    "ClassBalancedOrder",
     "CosineSchedule",
     "DataModule",
     "DetectionData",
+    "EpochOrder",
     "Evaluation",
     "Experiment",
     "FitResult",
@@ -41,10 +54,14 @@ __all__ = [
 
 _MODULES = {
     "AdamW": "optimizers.adamw",
+    "AspectRatioGrouping": "orders.aspect_ratio",
+    "BatchGrouping": "interfaces",
+    "ClassBalancedOrder": "orders.class_balanced",
     "CosineSchedule": "schedules.cosine",
     "DataModule": "interfaces",
     "DetectionData": "data",
     "EMA": "ema",
+    "EpochOrder": "interfaces",
     "Evaluation": "evaluation",
     "Experiment": "experiment",
     "FitResult": "engine.fit",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from detcore_data import DatasetFacts, with_transforms
 from pydantic import Field
 
 from detcore.component import Part, make
 from detcore.errors import DataError
-from detcore.interfaces import Dataset
+from detcore.interfaces import Dataset, Transform
 from detcore.structures import ClassMap
-from detcore_train.interfaces import DataModule
+from detcore_train.interfaces import BatchGrouping, DataModule, EpochOrder
 from detcore_train.loader import EpochBatches, EpochLoader, Shard, ShardedBatches
 
 Workers = Annotated[int, Field(ge=0)]
@@ -34,9 +36,15 @@ class DetectionData(DataModule):
         shuffle: Whether the training set is visited in a new random order each epoch.
         drop_last: Whether the last training batch of an epoch is left out where it is smaller than the
             others.
+        order: Which images an epoch has, in place of a random order of all of them (``ClassBalancedOrder``).
+        grouping: Which of them share a batch (``AspectRatioGrouping``).
+        final_transforms: Transforms of the training set in the last ``final_epochs`` epochs, in place of its own:
+            how strong augmentation ends before the run does. () is none at all.
+        final_epochs: How many epochs these are.
 
     Raises:
-        DataError: A dataset cannot be read, or the validation set's classes are not the training set's.
+        DataError: A dataset cannot be read, the validation set's classes are not the training set's, or the
+            training set cannot change its transforms.
     """
 
     train: Dataset | None
@@ -54,9 +62,26 @@ class DetectionData(DataModule):
         workers: Workers = 2,
         shuffle: bool = True,
         drop_last: bool = False,
+        order: Part[EpochOrder] | None = None,
+        grouping: Part[BatchGrouping] | None = None,
+        final_transforms: tuple[Part[Transform], ...] | None = None,
+        final_epochs: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         if train is None and val is None:
             raise ValueError("needs a training set, a validation set, or both; got neither 'train' nor 'val'")
+        if order is not None and not shuffle:
+            raise ValueError(
+                "shuffle=False has no effect, since order decides the order; leave one of them out"
+            )
+        if (final_transforms is None) != (final_epochs == 0):
+            raise ValueError(
+                "final_transforms and final_epochs belong together: give the transforms and a number of epochs above "
+                f"0, or neither; got final_epochs={final_epochs}"
+            )
+        self.order, self.grouping, self.final_epochs = make(order), make(grouping), final_epochs
+        self.final_transforms = (
+            None if final_transforms is None else tuple(make(transform) for transform in final_transforms)
+        )
         self.root, self.classes = root, classes
         self.batch_size, self.workers = batch_size, workers
         self.val_batch_size = val_batch_size or batch_size
@@ -70,6 +95,8 @@ class DetectionData(DataModule):
         self.val = make(val, **shared)
         if self.train is not None and self.val is not None:
             _check_same_classes(self.train.class_map, self.val.class_map)
+        if self.train is not None and self.final_transforms is not None:
+            with_transforms(self.train, self.final_transforms)  # finds out now whether it can
 
     @property
     def class_map(self) -> ClassMap:
@@ -91,9 +118,7 @@ class DetectionData(DataModule):
         """
         if self.train is None:
             raise DataError("there is no training set: give data.train")
-        batches = EpochBatches(
-            len(self.train), self.batch_size, seed, shard, shuffle=self.shuffle, drop_last=self.drop_last
-        )
+        batches = self._batches(self.train, seed, shard)
         if batches.per_epoch == 0:
             whole = self.batch_size * shard.count
             why = (
@@ -103,7 +128,31 @@ class DetectionData(DataModule):
             )
             raise DataError(f"the training set has {len(self.train)} images: {why}")
         return EpochLoader(
-            self.train, batches, seed=seed, workers=self.workers, pin_memory=pin_memory, position=position
+            self.train,
+            batches,
+            seed=seed,
+            workers=self.workers,
+            pin_memory=pin_memory,
+            position=position,
+            final=None
+            if self.final_transforms is None
+            else with_transforms(self.train, self.final_transforms),
+            final_epochs=self.final_epochs,
+        )
+
+    def _batches(self, train: Dataset, seed: int, shard: Shard) -> EpochBatches:
+        facts, order, grouping = DatasetFacts(train), self.order, self.grouping
+        return EpochBatches(
+            len(train) if order is None else order.length(facts),
+            self.batch_size,
+            seed,
+            shard,
+            shuffle=self.shuffle,
+            drop_last=self.drop_last,
+            choose=None if order is None else partial(order.order, facts),
+            group=None
+            if grouping is None
+            else lambda images, size, generator: grouping.group(images, facts, size, generator),
         )
 
     def val_loader(self, shard: Shard = Shard(), *, pin_memory: bool = False) -> EpochLoader:

@@ -107,6 +107,12 @@ class Experiment(Component):
         self.save_every, self.guard_gradients = save_every, guard_gradients
         self.deterministic = deterministic
         self.data = make(data)
+        final = getattr(self.data, "final_epochs", 0)
+        if final >= epochs:
+            raise ValueError(
+                f"data.final_epochs is {final}, but the run has only {epochs} epochs; give the training set those "
+                "transforms instead, or raise epochs"
+            )
         class_map = self.data.class_map
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

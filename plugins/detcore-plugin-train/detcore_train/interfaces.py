@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from detcore_data import DatasetFacts
 from torch import Tensor, nn
 
 from detcore.component import Component
@@ -93,6 +94,52 @@ class WeightAverage(Component):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """The inverse of :meth:`state_dict`."""
+
+
+class EpochOrder(Component):
+    """Which images an epoch has, how often, and in which order.
+
+    Invariants: an epoch's order depends on the facts, the epoch and the generator only, so that a run continues
+    exactly and several processes agree; every epoch has the same number of images.
+    """
+
+    kind: ClassVar[str] = "epoch_orders"
+
+    def length(self, facts: DatasetFacts) -> int:
+        """Number of images in every epoch, repetitions included; that of the dataset unless overridden."""
+        return len(facts)
+
+    @abstractmethod
+    def order(self, facts: DatasetFacts, epoch: int, generator: torch.Generator) -> Sequence[int]:
+        """The images of an epoch, as positions in the dataset; a position may come several times.
+
+        Args:
+            facts: Sizes and classes of the dataset's images.
+            epoch: Which epoch, from 0.
+            generator: Seeded by (seed, epoch); the only source of random numbers.
+        """
+
+
+class BatchGrouping(Component):
+    """Which images share a batch.
+
+    Invariant: the result depends on the arguments only.
+    """
+
+    kind: ClassVar[str] = "batch_groupings"
+
+    @abstractmethod
+    def group(
+        self, order: Sequence[int], facts: DatasetFacts, batch_size: int, generator: torch.Generator
+    ) -> Sequence[int]:
+        """The same images in another order, of which each ``batch_size`` in a row make a batch.
+
+        Args:
+            order: The images of an epoch, as positions in the dataset.
+            facts: Sizes and classes of the dataset's images.
+            batch_size: Images per batch, over all processes.
+            generator: Seeded by (seed, epoch), and used by the order before.
+        """
 
 
 class DataModule(Component):

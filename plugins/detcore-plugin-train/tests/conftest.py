@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +17,10 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 
 from detcore import registry
-from detcore.component import wired
+from detcore.component import Part, make, wired
 from detcore.detectors import SingleStageDetector
 from detcore.distributed import mean_count
-from detcore.interfaces import Backbone, Dataset, DenseHead, Example, Metric
+from detcore.interfaces import Backbone, Dataset, DenseHead, Example, Metric, Transform
 from detcore.structures import (
     Assignment,
     ClassMap,
@@ -123,10 +125,12 @@ class ToyDataset(Dataset):
         length: Annotated[int, Field(ge=0)] = 12,
         offset: int = 0,
         noise: float = 0.1,
+        transforms: tuple[Part[Transform], ...] = (),
         root: Path | None = wired(None, may_override=True),
         classes: tuple[str, ...] | None = wired(None, may_override=True),
     ) -> None:
         self.length, self.offset, self.noise, self.root = length, offset, noise, root
+        self.transforms = tuple(make(transform) for transform in transforms)
         self.class_map = ClassMap(classes or ("red", "green"), tuple(range(1, 1 + len(classes or "ab"))))
 
     def __len__(self) -> int:
@@ -146,7 +150,7 @@ class ToyDataset(Dataset):
         for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
             image[label, y1:y2, x1:x2] = 220
         image += torch.randn(image.shape) * 255 * self.noise  # augmentation, from torch's generator
-        return Example(
+        example = Example(
             image=tv_tensors.Image(image.clamp(0, 255).to(torch.uint8)),
             boxes=tv_tensors.BoundingBoxes(
                 torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), format="XYXY", canvas_size=(56, 64)
@@ -157,6 +161,25 @@ class ToyDataset(Dataset):
             file=f"memory/{index}.png",
             geometry=ImageGeometry((56, 64)),
         )
+        for transform in self.transforms:
+            example = transform(example)
+        return example
+
+    def with_transforms(self, transforms: tuple[Transform, ...]) -> "ToyDataset":
+        other = copy.copy(self)
+        other.transforms = transforms
+        return other
+
+
+class ToyShift(Transform):
+    """Says that the image was cut five pixels from the left, without doing it."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, example: Example) -> Example:
+        geometry = dataclasses.replace(example["geometry"], origin=(5.0, 0.0))
+        return Example(**{**example, "geometry": geometry})
 
 
 class ToyMetric(Metric):
@@ -180,7 +203,7 @@ class ToyMetric(Metric):
         return {"AP": mean, "AP50": None}
 
 
-TOYS = (ToyBackbone, ToyHead, ToyDataset, ToyMetric)
+TOYS = (ToyBackbone, ToyHead, ToyDataset, ToyMetric, ToyShift)
 
 
 @pytest.fixture

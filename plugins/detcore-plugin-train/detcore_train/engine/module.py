@@ -187,6 +187,7 @@ class TrainingData(LightningDataModule):
                 experiment.seed, shard, pin_memory=pin, position=lambda: self.module.batches_done
             )
         )
+        self._loaders[-1].epochs = experiment.epochs
         return self._loaders[-1]
 
     def val_dataloader(self) -> EpochLoader | NoShare | list[EpochLoader]:

@@ -1,0 +1,1 @@
+"""Which images an epoch has, in which order, and which of them share a batch."""
