@@ -143,6 +143,9 @@ class RunFolder:
         for pattern in (".writing-*", ".best-*", ".old-*"):
             for left in self.path.glob(pattern):
                 shutil.rmtree(left, ignore_errors=True)
+        for pattern in (".*.yaml.*", ".*.csv.*", ".*.json.*"):
+            for left in self.path.glob(pattern):
+                left.unlink(missing_ok=True)
         if start is None:
             return
         for checkpoint in self.checkpoints():

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from detcore_data import ExampleBatch
+from detcore_eval.drawing import Drawn, draw
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from detcore_train.drawing import Drawn, draw
 from detcore_train.replaying.replay import ImageReplay, Replay
 
 _LISTED = 5
