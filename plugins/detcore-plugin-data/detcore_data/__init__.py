@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from detcore_data.concat import ConcatDataset
     from detcore_data.epoch_seeded import EpochSeeded, seeded
     from detcore_data.facts import DatasetFacts
-    from detcore_data.ground_truth import records_of
+    from detcore_data.ground_truth import image_of, records_of
     from detcore_data.kitti import KittiDataset, KittiObjects
     from detcore_data.mixing import MixTransform, apply_transforms
     from detcore_data.multi_scale_resize import MultiScaleResize
@@ -51,6 +51,7 @@ __all__ = [
     "VocDataset",
     "apply_transforms",
     "collate",
+    "image_of",
     "records_of",
     "run_lengths",
     "seeded",
@@ -80,6 +81,7 @@ _MODULES = {
     "VocDataset": "voc",
     "apply_transforms": "mixing",
     "collate": "batch",
+    "image_of": "ground_truth",
     "records_of": "ground_truth",
     "run_lengths": "segmentations",
     "seeded": "epoch_seeded",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from detcore.errors import DataError
 from detcore.interfaces import Dataset
 from detcore.structures import ImageGeometry
 from detcore_data.epoch_seeded import EpochSeeded
 from detcore_data.records import Annotations, Records
+from detcore_data.switch import with_transforms
 
 
 def records_of(dataset: Dataset | EpochSeeded) -> Records:
@@ -46,6 +50,29 @@ def to_file_pixels(
             values = (length - values).flip(-1)
         columns.append((values + geometry.origin[axis]) / geometry.scale[axis])
     return torch.stack(columns, dim=-1).view(-1, 4)
+
+
+def image_of(dataset: Dataset | EpochSeeded, index: int) -> UInt8[Tensor, "3 H W"] | None:
+    """An image as its file has it, upright, before any transform.
+
+    Args:
+        dataset: Any dataset.
+        index: Which image.
+
+    Returns:
+        The image; None where the dataset's transforms change its size or cut it, and cannot be switched off.
+
+    Raises:
+        DataError: The image is missing or cannot be decoded; names the file.
+    """
+    while isinstance(dataset, EpochSeeded):
+        dataset = dataset.dataset
+    with contextlib.suppress(DataError):
+        dataset = with_transforms(dataset, ())
+    item = dataset[index]
+    image, geometry = item["image"].as_subclass(Tensor), item["geometry"]
+    as_in_file = ImageGeometry((int(image.shape[-2]), int(image.shape[-1])))
+    return image if geometry == as_in_file else None
 
 
 def _from_items(dataset: Dataset) -> Records:

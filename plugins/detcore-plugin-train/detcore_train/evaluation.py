@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from detcore_data import ExampleBatch
+from detcore_data import Collected, ExampleBatch
 
 from detcore.errors import DataError
 from detcore.interfaces import Dataset, Detector, Metric
@@ -35,12 +35,15 @@ class Evaluation:
         values: The metric's numbers; None where there was nothing to measure.
         images: Number of images.
         seconds: Time for detection and metric.
+        extra: More for the JSON.
+        reasons: Why numbers are None, by their names.
     """
 
     values: Mapping[str, float | None]
     images: int
     seconds: float
     extra: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def line(self) -> str:
         """``AP 0.353  AP50 0.632  ...``: the numbers over all classes, on one line."""
@@ -54,13 +57,13 @@ class Evaluation:
         table.add_column("metric")
         table.add_column("value", justify="right")
         for name, value in self.values.items():
-            table.add_row(name, show(value))
+            table.add_row(name, show(value) if value is not None else self.reasons.get(name, show(None)))
         return table
 
     def to_json(self) -> str:
-        """The numbers as JSON; null where there was nothing to measure."""
+        """The numbers as JSON; null where there was nothing to measure, with the reason."""
         data = {"values": dict(self.values), "images": self.images, "seconds": round(self.seconds, 3)}
-        return json.dumps({**data, **self.extra}, indent=1, ensure_ascii=False)
+        return json.dumps({**data, "reasons": dict(self.reasons), **self.extra}, indent=1, ensure_ascii=False)
 
     def write(self, path: str | Path) -> Path:
         """Writes the JSON."""
@@ -84,6 +87,7 @@ def evaluate(
     workers: int = 0,
     device: torch.device | str | None = None,
     report: Report | None = None,
+    collected: Collected | None = None,
 ) -> Evaluation:
     """Runs a detector over a dataset and measures its detections.
 
@@ -95,6 +99,7 @@ def evaluate(
         workers: Processes that read and transform images; 0 does it in this one.
         device: Where to compute, for the detector too; its own device where None.
         report: Called after each batch with the number of its images.
+        collected: Gets the detections as well, to be analysed afterwards.
 
     Raises:
         DataError: The classes of dataset and detector differ.
@@ -112,9 +117,12 @@ def evaluate(
     with evaluating(detector):
         for batch, found in detect_all(detector, batches, device_of(detector)):
             metric.update(batch.image_ids, found)
+            if collected is not None:
+                collected.add(batch.image_ids, found)
             if report is not None:
                 report(len(batch))
-    return Evaluation(metric.compute(), len(dataset), time.perf_counter() - begin)
+    values = metric.compute()
+    return Evaluation(values, len(dataset), time.perf_counter() - begin, reasons=metric.reasons())
 
 
 def detect_all(

@@ -100,7 +100,12 @@ def train(
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run (its best checkpoint).")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A checkpoint, or a run (its best checkpoint); with --detections a run or an experiment's FILE."
+        ),
+    ],
     file_and_overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -129,11 +134,40 @@ def evaluate(
     scales: Scales = None,
     flip: Flip = False,
     merge: Merge = "nms",
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for report.html, report.json and detections.json: errors by type, curves, ..."
+        ),
+    ] = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(help="Evaluate these detections (COCO's results format), without a detector."),
+    ] = None,
+    score_thr: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Lowest score whose errors the report counts.", show_default="the best F1's"
+        ),
+    ] = None,
+    iou_thr: Annotated[
+        float, typer.Option(min=0.11, max=1, help="Overlap from which the report counts an object as found.")
+    ] = 0.5,
+    iou_type: Annotated[str, typer.Option(help="What the report compares: bbox or segm.")] = "bbox",
+    worst: Annotated[
+        int, typer.Option(min=0, help="Images with the most errors that the report shows.")
+    ] = 20,
 ) -> None:
     """Evaluate a detector on the validation set of an experiment."""
-    from detcore_train.commands.evaluate import run
+    from detcore_train.commands.evaluate import Analysing, run, run_on_detections
     from detcore_train.commands.testtime import TestTime
 
+    analysing = Analysing(report, iou_type, iou_thr, score_thr, worst)
+    if detections is not None:
+        run_on_detections(
+            checkpoint, file_and_overrides or [], detections=detections, out=out, analysing=analysing
+        )
+        return
     run(
         checkpoint,
         file_and_overrides or [],
@@ -145,6 +179,7 @@ def evaluate(
         test_time=TestTime.of(
             tile=tile, tile_overlap=tile_overlap, tta=tta, scales=scales, flip=flip, merge=merge
         ),
+        analysing=analysing,
     )
 
 

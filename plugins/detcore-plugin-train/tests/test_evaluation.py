@@ -1,9 +1,12 @@
+import io
 import json
+import re
 
 import pytest
 import torch
 from detcore_train import evaluate
 from detcore_train.evaluation import Evaluation
+from rich.console import Console
 
 from detcore.errors import DataError
 from detcore.structures import ClassMap
@@ -59,15 +62,22 @@ def test_a_detector_without_names_takes_the_datasets(parts, toy_detector):
 
 
 def test_the_line_and_the_json():
-    evaluation = Evaluation({"AP": 0.35349, "AP50": None, "AP/cat": 0.2}, 3, 1.5, {"checkpoint": "x"})
+    reasons = {"AP50": "n/a: no ground truth"}
+    evaluation = Evaluation(
+        {"AP": 0.35349, "AP50": None, "AP/cat": 0.2}, 3, 1.5, {"checkpoint": "x"}, reasons
+    )
     assert evaluation.line() == "AP 0.353  AP50 n/a"
     data = json.loads(evaluation.to_json())
     assert data == {
         "values": {"AP": 0.35349, "AP50": None, "AP/cat": 0.2},
         "images": 3,
         "seconds": 1.5,
+        "reasons": {"AP50": "n/a: no ground truth"},
         "checkpoint": "x",
     }
+    console = Console(width=60, file=io.StringIO())
+    console.print(evaluation.table())
+    assert re.search(r"AP50 +│ n/a: no ground truth", console.file.getvalue())
 
 
 def test_coco_metric_is_the_default(parts):
