@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from detcore.api import api_version
     from detcore.checkpoint import load, save
     from detcore.component import Component, Part, Spec, make, wired
-    from detcore.detectors import ImagePreprocessor, SingleStageDetector, TwoStageDetector
+    from detcore.detectors import (
+        ImagePreprocessor,
+        SingleStageDetector,
+        TwoStageDetector,
+        optimize_for_inference,
+    )
     from detcore.errors import (
         BrokenPluginError,
         CheckpointError,
@@ -58,6 +63,7 @@ _HOME = {
     "dump": "serialize",
     "load": "checkpoint",
     "make": "component",
+    "optimize_for_inference": "detectors",
     "save": "checkpoint",
     "wired": "component",
 }
@@ -88,6 +94,7 @@ __all__ = [
     "dump",
     "load",
     "make",
+    "optimize_for_inference",
     "registry",
     "save",
     "wired",

@@ -90,6 +90,10 @@ class ConvNormAct(nn.Module):
         # in place: neither a convolution nor a normalisation needs its output for the gradient
         self.act = nn.ReLU(inplace=True) if activation else None
 
+    def foldable(self) -> tuple[tuple[str, str], ...]:
+        """See :class:`~detcore.folding.Foldable`."""
+        return (("conv", "norm"),)
+
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """The transformed feature map."""
         x = self.conv(x)

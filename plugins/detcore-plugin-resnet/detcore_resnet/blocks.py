@@ -77,6 +77,10 @@ class BasicBlock(nn.Module):
         """The normalisation just before the sum."""
         return self.bn2
 
+    def foldable(self) -> tuple[tuple[str, str], ...]:
+        """See :class:`~detcore.folding.Foldable`; attached blocks come after the normalisation."""
+        return (("conv1", "bn1"), ("conv2", "bn2"))
+
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """The feature map after the block."""
         out = through(self, self._after1, self.relu(self.bn1(self.conv1(x))))
@@ -130,6 +134,10 @@ class Bottleneck(nn.Module):
     def last_norm(self) -> nn.Module:
         """The normalisation just before the sum."""
         return self.bn3
+
+    def foldable(self) -> tuple[tuple[str, str], ...]:
+        """See :class:`~detcore.folding.Foldable`; attached blocks come after the normalisation."""
+        return (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """The feature map after the block."""

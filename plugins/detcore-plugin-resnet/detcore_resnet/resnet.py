@@ -149,6 +149,10 @@ class ResNet(Backbone):
         )
         return (stem, *blocks)
 
+    def foldable(self) -> tuple[tuple[str, str], ...]:
+        """See :class:`~detcore.folding.Foldable`."""
+        return () if self.deep_stem else (("conv1", "bn1"),)
+
     def train(self, mode: bool = True) -> ResNet:
         """Sets the training mode, except for what is frozen."""
         super().train(mode)
