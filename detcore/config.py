@@ -282,8 +282,11 @@ def parse_yaml(text: str, name: str) -> Config:
     Raises:
         ConfigError: It is no YAML, holds tags, or has a key twice; names the line.
     """
-    loader = _Loader(text)
     origins: dict[str, str] = {}
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as cause:  # characters that YAML does not allow
+        raise ConfigError(f"{name}: {' '.join(str(cause).split())}") from cause
     try:
         node = loader.get_single_node()
         if node is not None:

@@ -79,9 +79,9 @@ def _unpickled(path: Path) -> Any:
             f"{path}: holds more than tensors and plain data, or is no file of weights; unpickling it could "
             "run its code: where you trust it, save its weights alone as .safetensors and give that file"
         ) from cause
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as cause:
+    except Exception as cause:  # what a damaged file makes torch raise is not limited to a list of classes
         raise CheckpointError(
-            f"{path}: damaged, or not written by torch.save ({cause}); fetch it again"
+            f"{path}: damaged, or not written by torch.save ({type(cause).__name__}: {cause}); fetch it again"
         ) from cause
 
 
