@@ -79,7 +79,7 @@ class DatasetFacts:
         annotations = self._records.annotations
         counted = ~annotations.ignore & ~annotations.any_class
         pairs = torch.stack((self._records.image_of, annotations.labels), dim=1)
-        return pairs[counted].unique(dim=0)
+        return torch.unique(pairs[counted], dim=0)  # type: ignore[no-any-return]
 
     @cached_property
     def _records(self) -> Records:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ def id_shifts(members: Sequence[Dataset]) -> list[int]:
     known = [records.image_ids for records in ids if isinstance(records, Records)]
     if len(known) < len(members):
         return [0] * len(members)
-    every = torch.cat([values.unique() for values in known])
-    if len(every.unique()) == len(every):
+    own = [set(values.tolist()) for values in known]
+    if len(set().union(*own)) == sum(map(len, own)):
         return [0] * len(members)
     shifts, top = [0], int(known[0].max())
     for values in known[1:]:
@@ -84,7 +85,8 @@ def _join_segmentations(parts: Sequence[Segmentations | None]) -> Segmentations 
     if len(known) < len(parts):
         return None
     coordinates, polygons, annotations = 0, 0, 0
-    polygon_ends, annotation_ends, runs = [], [], {}
+    polygon_ends, annotation_ends = [], []
+    runs: dict[int, Mapping[str, Any]] = {}
     for part in known:
         polygon_ends.append(part.polygon_ends + coordinates)
         annotation_ends.append(part.annotation_ends + polygons)

@@ -44,11 +44,18 @@ class Experiment(Component):
         precision: Arithmetic of the network: "32" single, "bf16-mixed" or "16-mixed" for mixed precision.
         clip_grad_norm: Upper limit of the norm of all gradients together; None for no limit.
         clip_grad_value: Upper limit of each gradient's absolute value; None for no limit.
-        accumulate: Batches whose gradients make one optimizer step.
+        accumulate: Batches whose gradients make one optimizer step, which takes their mean; what is left at the
+            end of an epoch makes a smaller one. That is the gradient of one large batch where nothing looks at
+            the whole batch: losses are divided by what each small batch counts (its positives), and batch
+            normalisation takes its statistics over each.
+        checkpoint_gradients: Whether the backward pass computes the inside of the backbone's layers anew, rather
+            than the forward pass keeping it: less memory for more time, the same numbers.
         base_batch_size: Images per optimizer step that the learning rate is meant for: the rate is scaled by
             real / base. None takes the rate as it is.
         ema: Running average of the weights that is evaluated and saved in place of the last weights.
         sync_bn: Whether batch normalisation takes its statistics over all processes.
+        patience: Epochs without a better value of ``monitor`` after which the run ends early; None for never.
+        min_delta: How much a value has to be above the best to be better, for ``patience``.
         val_every: Epochs between evaluations; the last epoch is always evaluated.
         log_every: Optimizer steps between entries of the training log.
         keep_last: Newest checkpoints that are kept, beside the best.
@@ -80,9 +87,12 @@ class Experiment(Component):
         clip_grad_norm: Positive | None = None,
         clip_grad_value: Positive | None = None,
         accumulate: Count = 1,
+        checkpoint_gradients: bool = False,
         base_batch_size: Count | None = None,
         ema: Part[WeightAverage] | None = None,
         sync_bn: bool = False,
+        patience: Count | None = None,
+        min_delta: Annotated[float, Field(ge=0)] = 0.0,
         val_every: Count = 1,
         log_every: Count = 10,
         keep_last: Count = 2,
@@ -97,6 +107,9 @@ class Experiment(Component):
                 f"reinit={list(reinit)} is about loaded weights, but weights is not given: give their address, "
                 "or leave out reinit"
             )
+        if min_delta and patience is None:
+            raise ValueError(f"min_delta={min_delta} is about patience, which is not given; leave out min_delta")
+        self.patience, self.min_delta, self.checkpoint_gradients = patience, min_delta, checkpoint_gradients
         self.weights, self.reinit = weights, reinit
         self.optimizer, self.schedule = make(optimizer), make(schedule)
         self.metric, self.ema = make(metric), make(ema)
@@ -107,6 +120,8 @@ class Experiment(Component):
         self.save_every, self.guard_gradients = save_every, guard_gradients
         self.deterministic = deterministic
         self.data = make(data)
+        if patience is not None and self.data.val is None:
+            raise ValueError(f"patience={patience} needs a validation set to judge by; give data.val")
         final = getattr(self.data, "final_epochs", 0)
         if final >= epochs:
             raise ValueError(

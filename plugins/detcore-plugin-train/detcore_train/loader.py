@@ -113,7 +113,7 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[list[Item]]:
         """This process's part of each batch, from the ``skip``-th on; repetitions are numbered."""
-        order = _number_repetitions(self.order(self.epoch)) if self._choose else list(self.order(self.epoch))
+        order = _number_repetitions(self.order(self.epoch), self._choose is not None)
         whole, (rank, count) = self.batch_size * self.shard.count, (self.shard.rank, self.shard.count)
         for number in range(self.skip, self.per_epoch):
             batch = order[number * whole : (number + 1) * whole]
@@ -123,8 +123,10 @@ class EpochBatches:
             yield batch[low:high]
 
 
-def _number_repetitions(order: Sequence[int]) -> list[Item]:
+def _number_repetitions(order: Sequence[int], any_repeated: bool) -> list[Item]:
     """The first occurrence of a position as it is, each later one with its number."""
+    if not any_repeated:
+        return list(order)
     seen: Counter[int] = Counter()
     items: list[Item] = []
     for index in order:

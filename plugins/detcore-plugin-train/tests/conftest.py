@@ -61,10 +61,12 @@ class ToyHead(DenseHead):
         in_features: tuple[FeatureSpec, ...] = wired(),
         num_classes: int = wired(),
         poison_step: int | None = None,
+        one_positive: bool = False,
     ) -> None:
         super().__init__()
         (feature,) = in_features
         self.stride, self.poison_step, self.step = feature.stride, poison_step, 0
+        self.one_positive = one_positive
         self.out = nn.Conv2d(feature.channels, num_classes + 4, 1)
         self.num_classes = num_classes
         nn.init.constant_(self.out.bias[:num_classes], -2.0)
@@ -89,6 +91,9 @@ class ToyHead(DenseHead):
         inside = ((centers > low) & (centers < high)).all(-1) & targets.matchable[:, None]
         index = inside.int().argmax(-1)
         state = inside.any(-1).to(torch.int8)
+        if self.one_positive:
+            first = torch.arange(state.shape[1]) == state.argmax(-1, keepdim=True)
+            state = state * first
         return Assignment(index, state, state.float())
 
     def loss(self, output, targets, batch, assignment=None) -> Losses:
@@ -125,11 +130,13 @@ class ToyDataset(Dataset):
         length: Annotated[int, Field(ge=0)] = 12,
         offset: int = 0,
         noise: float = 0.1,
+        empty_every: int | None = 5,
         transforms: tuple[Part[Transform], ...] = (),
         root: Path | None = wired(None, may_override=True),
         classes: tuple[str, ...] | None = wired(None, may_override=True),
     ) -> None:
         self.length, self.offset, self.noise, self.root = length, offset, noise, root
+        self.empty_every = empty_every
         self.transforms = tuple(make(transform) for transform in transforms)
         self.class_map = ClassMap(classes or ("red", "green"), tuple(range(1, 1 + len(classes or "ab"))))
 
@@ -137,7 +144,7 @@ class ToyDataset(Dataset):
         return self.length
 
     def target(self, index: int) -> tuple[list[list[float]], list[int]]:
-        if index % 5 == 4:
+        if self.empty_every is not None and index % self.empty_every == self.empty_every - 1:
             return [], []
         generator = torch.Generator().manual_seed(index + 1000 * self.offset)
         x, y = torch.randint(4, 24, (2,), generator=generator).tolist()

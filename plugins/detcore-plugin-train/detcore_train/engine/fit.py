@@ -25,9 +25,11 @@ from detcore_train.engine.determinism import deterministic_arithmetic
 from detcore_train.engine.display import Display
 from detcore_train.engine.launching import environment_of, failing_together, strategy_of
 from detcore_train.engine.layout import Accelerator, Layout
+from detcore_train.engine.early_stopping import EarlyStopping
 from detcore_train.engine.logbook import Logbook
 from detcore_train.engine.module import TrainingData, TrainingModule
 from detcore_train.engine.parameters import ParameterLog
+from detcore_train.engine.recomputing import recomputing
 from detcore_train.engine.together import Together
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import LOADED, Checkpoint, RunFolder
@@ -103,6 +105,7 @@ def fit(
             Logbook(folder.path, experiment.log_every),
             ParameterLog(folder.path, console),
             Display(console),
+            EarlyStopping(experiment.monitor, experiment.patience, experiment.min_delta, console),
             checkpointing,
         ]
         trainer = _trainer(experiment, folder, callbacks, layout, timeout)
@@ -110,7 +113,11 @@ def fit(
         start = _prepare(experiment, folder, trainer, console, resume=resume)
         data = TrainingData(module)
         try:
-            with checkpointing.signals(), failing_together(layout, module.where, folder.last):
+            with (
+                checkpointing.signals(),
+                failing_together(layout, module.where, folder.last),
+                recomputing(experiment.model, experiment.checkpoint_gradients),
+            ):
                 ckpt_path = None if start is None else str(start.training)
                 trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         finally:

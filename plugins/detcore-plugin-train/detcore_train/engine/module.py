@@ -107,7 +107,14 @@ class TrainingModule(LightningModule):
         losses = self.model(images, batch.targets)
         self.losses = Losses({n: v.detach() for n, v in losses.items()}, detached(losses.metrics))
         self._sent = _Sent(torch.stack([v.reshape(()).float() for v in self.losses.values()]))
-        return losses.total  # type: ignore[no-any-return]
+        return losses.total * self._share_of_step  # type: ignore[no-any-return]
+
+    @property
+    def _share_of_step(self) -> float:
+        """1, and more for the batches that are left at the end of an epoch: the trainer divides by ``accumulate``."""
+        accumulate, whole = self.experiment.accumulate, self.batches_per_epoch
+        left = whole % accumulate
+        return accumulate / left if self.batches_done % whole >= whole - left else 1.0
 
     def on_after_backward(self) -> None:
         """Stops before a step that would spoil the weights.

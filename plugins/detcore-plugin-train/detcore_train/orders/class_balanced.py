@@ -49,7 +49,7 @@ class ClassBalancedOrder(EpochOrder):
             images = torch.randperm(len(facts), generator=generator)
             times = _drawn(factors[images], torch.rand((), generator=generator, dtype=torch.float64))
         chosen = torch.repeat_interleave(images, times)
-        return chosen[torch.randperm(len(chosen), generator=generator)].tolist()  # type: ignore[no-any-return]
+        return chosen[torch.randperm(len(chosen), generator=generator)].tolist()
 
     def factors(self, facts: DatasetFacts) -> Float[Tensor, "I"]:
         """How often each image comes; at least 1.
