@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
+from torchvision import tv_tensors
 
 from detcore.errors import DataError
 from detcore.interfaces import Example, Transform
 from detcore.structures import ImageGeometry
+from detcore_augment import albumentations_names
 from detcore_augment.albumentations_names import ALLOWED, COMPOSITIONS, plain
 from detcore_augment.objects import Leftover, MinRatio, MinSize, masks_of, trimmed, with_contents
 
@@ -54,13 +54,13 @@ class Albumentations(Transform):
         min_bbox_size: MinSize = 1.0,
         leftover: Leftover = "ignore",
     ) -> None:
-        package = _package()
+        package = albumentations_names.package()
         steps = [_made(package, step, f"transforms.{i}") for i, step in enumerate(transforms)]
         boxes = package.BboxParams(
             format="pascal_voc", label_fields=["rows"], clip=True, min_visibility=min_visibility
         )
-        self._pipeline = package.Compose(steps, bbox_params=boxes)
         self._moves = any(isinstance(leaf, package.DualTransform) for leaf in _leaves(steps))
+        self._pipeline = package.Compose(steps, bbox_params=boxes if self._moves else None)
         self.min_bbox_size, self.leftover = min_bbox_size, leftover
 
     def __call__(self, example: Example) -> Example:
@@ -73,7 +73,7 @@ class Albumentations(Transform):
         # one generator for all: with ``set_random_seed`` every transform would draw the same numbers
         self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         try:
-            found = self._pipeline(**_inputs(example))
+            found = self._pipeline(**_inputs(example, with_objects=self._moves))
         except Exception as error:  # whatever a foreign package raises does not tell the file
             raise DataError(f"{example['file']}: albumentations: {error}") from error
         image = found["image"]
@@ -82,43 +82,34 @@ class Albumentations(Transform):
                 f"{example['file']}: albumentations gave {image.dtype} {list(image.shape)}; "
                 "transforms should keep a uint8 RGB image"
             )
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        if not self._moves:
+            return cast(Example, {**example, "image": tv_tensors.Image(pixels)})
         return trimmed(
-            self._result(example, found),
+            _result(example, pixels, found),
             min_bbox_size=self.min_bbox_size,
             min_area_ratio=0.0,
             leftover=self.leftover,
         )
 
-    def _result(self, example: Example, found: Mapping[str, Any]) -> Example:
-        image = torch.from_numpy(np.array(found["image"])).permute(2, 0, 1).contiguous()
-        size = (int(image.shape[1]), int(image.shape[2]))
-        rows = torch.tensor([round(float(row)) for row in found["rows"]], dtype=torch.int64)
-        boxes = torch.tensor(np.asarray(found["bboxes"], dtype=np.float64).reshape(-1, 4)).float()
-        masks = masks_of(example)
-        if masks is not None:
-            seen = [torch.from_numpy(np.array(found["masks"][row])) > 0 for row in rows.tolist()]
-            masks = torch.stack(seen) if seen else masks.new_zeros((0, *size))
-        return with_contents(
-            example,
-            image=image,
-            boxes=boxes,
-            labels=example["labels"][rows],
-            ignore=example["ignore"][rows],
-            masks=masks,
-            geometry=ImageGeometry(size) if self._moves else example["geometry"],
-        )
 
-
-def _package() -> Any:
-    # it would ask a server for its newest version when it is imported
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    try:
-        return importlib.import_module("albumentations")
-    except ImportError as error:
-        raise ValueError(
-            f"needs the package albumentations ({error}): "
-            'pip install "detcore-plugin-augment[albumentations]"'
-        ) from error
+def _result(example: Example, image: Tensor, found: Mapping[str, Any]) -> Example:
+    size = (int(image.shape[1]), int(image.shape[2]))
+    rows = torch.tensor([round(float(row)) for row in found["rows"]], dtype=torch.int64)
+    boxes = torch.tensor(np.asarray(found["bboxes"], dtype=np.float64).reshape(-1, 4)).float()
+    masks = masks_of(example)
+    if masks is not None:
+        seen = [torch.from_numpy(np.array(found["masks"][row])) > 0 for row in rows.tolist()]
+        masks = torch.stack(seen) if seen else masks.new_zeros((0, *size))
+    return with_contents(
+        example,
+        image=image,
+        boxes=boxes,
+        labels=example["labels"][rows],
+        ignore=example["ignore"][rows],
+        masks=masks,
+        geometry=ImageGeometry(size),
+    )
 
 
 def _made(package: Any, step: Mapping[str, Any], path: str) -> Any:
@@ -154,10 +145,13 @@ def _leaves(steps: Sequence[Any]) -> Iterator[Any]:
             yield from _leaves(inner)
 
 
-def _inputs(example: Example) -> dict[str, Any]:
+def _inputs(example: Example, *, with_objects: bool) -> dict[str, Any]:
+    image = np.array(example["image"].as_subclass(Tensor).permute(1, 2, 0).numpy(), order="C")
+    if not with_objects:
+        return {"image": image}
     boxes = example["boxes"].as_subclass(Tensor)
     inputs: dict[str, Any] = {
-        "image": np.array(example["image"].as_subclass(Tensor).permute(1, 2, 0).numpy(), order="C"),
+        "image": image,
         "bboxes": boxes.double().numpy(),
         "rows": list(range(len(boxes))),
     }

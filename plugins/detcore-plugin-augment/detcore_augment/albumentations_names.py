@@ -1,7 +1,9 @@
-"""Which transforms of albumentations may be named, and their plain form; imports nothing of the package."""
+"""Which transforms of albumentations may be named, their plain form, and the package itself."""
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -32,6 +34,23 @@ ALLOWED = COMPOSITIONS | frozenset(_NAMES.split())
 _NAME = "__class_fullname__"
 #: What a ``Compose`` says beside its transforms; boxes are the adapter's affair.
 _OF_COMPOSE = ("additional_targets", "bbox_params", "is_check_shapes", "keypoint_params")
+
+
+def package() -> Any:
+    """The package, imported now.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    # it would ask a server for its newest version when it is imported
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        return importlib.import_module("albumentations")
+    except ImportError as error:
+        raise ValueError(
+            f"needs the package albumentations ({error}): "
+            'pip install "detcore-plugin-augment[albumentations]"'
+        ) from error
 
 
 def plain(value: Any) -> Any:

@@ -49,8 +49,10 @@ def test_boxes_are_where_the_colours_are(center, box, sizes, picture, seen, boxe
     item = mosaic.mix(pieces[0], pieces[1:])
     found, boxes = seen(item["image"], tolerance=90), boxes_by_label(item)
     assert set(found) <= {0, 1, 2, 3}
-    for label, extent in found.items():
-        # a picture that is scaled has soft edges
+    for label, extent in found.items():  # a picture that is scaled has soft edges
+        if label not in boxes:
+            assert min(extent[2] - extent[0], extent[3] - extent[1]) <= 2
+            continue
         torch.testing.assert_close(torch.tensor(boxes[label]), torch.tensor(extent), atol=3.1, rtol=0)
     exact = {label for label, size in enumerate(sizes) if size in ((12, 16), (6, 16), (12, 5))}
     assert {label: box for label, box in boxes.items() if label in exact} == {
