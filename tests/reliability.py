@@ -13,6 +13,8 @@ import pytest
 
 #: Titles of the page's parts, in their order.
 AREAS = {
+    "configs": "Configurations",
+    "plugins": "Plugins",
     "labels": "Labels",
     "data": "Data",
     "guards": "Guards while training",

@@ -58,6 +58,11 @@ def test_a_foreign_folder_is_not_replaced(model, tmp_path):
     assert (tmp_path / "thesis" / "only_copy.tex").exists()
 
 
+@pytest.mark.reliability(
+    area="resume",
+    fault="saving fails halfway",
+    outcome="the checkpoint that was there is intact",
+)
 def test_a_failed_save_leaves_the_old_one(model, toys, tmp_path):
     class Mine(toys["ToyAssigner"]):
         pass
@@ -76,6 +81,11 @@ def test_tied_weights(model, tmp_path):
     assert sum("backbone" in name for name in stored) == 2
 
 
+@pytest.mark.reliability(
+    area="resume",
+    fault="a truncated detector checkpoint",
+    outcome="an error that names the file",
+)
 @pytest.mark.parametrize("keep", [0, 10, 200, -1])
 def test_truncated(model, tmp_path, keep):
     path = detcore.save(model, tmp_path / "m.safetensors")
@@ -84,6 +94,11 @@ def test_truncated(model, tmp_path, keep):
         detcore.load(path)
 
 
+@pytest.mark.reliability(
+    area="resume",
+    fault="a file missing from a detector checkpoint",
+    outcome="an error that names it",
+)
 @pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "classes.json"])
 def test_incomplete_folder(model, tmp_path, name):
     path = detcore.save(model, tmp_path / "run")
@@ -92,6 +107,11 @@ def test_incomplete_folder(model, tmp_path, name):
         detcore.load(path)
 
 
+@pytest.mark.reliability(
+    area="resume",
+    fault="a damaged configuration or class map in a detector checkpoint",
+    outcome="an error that names the file",
+)
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

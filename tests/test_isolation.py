@@ -120,6 +120,11 @@ def said(python, tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.reliability(
+    area="plugins",
+    fault="an installed plugin that fails on import, lacks a dependency, ends the process, or is of another version",
+    outcome="it alone cannot be used, and says why and how to switch it off",
+)
 @pytest.mark.parametrize("name", BROKEN)
 def test_the_broken_one_says_why(said, name):
     message = said[name.title()]
@@ -146,6 +151,11 @@ def test_broken_hooks_are_left_out_and_warned_of_once(said):
     assert said["configured"] == {"good": True}
 
 
+@pytest.mark.reliability(
+    area="plugins",
+    fault="listing with such plugins installed",
+    outcome="they are listed, none is imported",
+)
 def test_listing_imports_none_of_them(python, tmp_path):
     done = environments.run(
         python, "-W", "error", "-m", "detcore", "list", "assigners", "--json", cwd=tmp_path

@@ -54,8 +54,13 @@ def refused(data, path):
     assert path in str(caught.value)
 
 
+@pytest.mark.reliability(
+    area="configs",
+    fault="each key of each shipped experiment and recipe misspelt",
+    outcome="an error with its path, nothing is built",
+)
 @pytest.mark.parametrize("name", FILES)
-def test_every_renamed_key_is_an_error(name):
+def test_every_renamed_key_is_an_error(name, record_property):
     data = load(name)
     count = 0
     for path, key in places(data):
@@ -65,6 +70,7 @@ def test_every_renamed_key_is_an_error(name):
         refused(mutant, join_path(*path, "type" if key == "type" else f"{key}_x"))
         count += 1
     assert count > 5
+    record_property("tried", count)
 
 
 def parameters(spec, path=()):
@@ -108,8 +114,13 @@ def wrong_values(parameter):
             yield "none of them"
 
 
+@pytest.mark.reliability(
+    area="configs",
+    fault="each value of each shipped experiment and recipe of another type or out of its range",
+    outcome="an error with its path",
+)
 @pytest.mark.parametrize("name", FILES)
-def test_every_wrong_value_is_an_error(name):
+def test_every_wrong_value_is_an_error(name, record_property):
     data = dump(as_spec(load(name)))
     count = 0
     for path, parameter, _ in parameters(as_spec(data)):
@@ -119,16 +130,25 @@ def test_every_wrong_value_is_an_error(name):
             refused(mutant, join_path(*path))
             count += 1
     assert count > 20
+    record_property("tried", count)
 
 
+@pytest.mark.reliability(
+    area="configs",
+    fault="each component of each shipped experiment and recipe under a name that does not exist",
+    outcome="an error with its path",
+)
 @pytest.mark.parametrize("name", FILES)
-def test_every_unknown_component_is_an_error(name):
+def test_every_unknown_component_is_an_error(name, record_property):
     data = load(name)
+    count = 0
     for path, key in places(data):
         if key == "type":
+            count += 1
             mutant = copy.deepcopy(data)
             at(mutant, path)["type"] = at(mutant, path)["type"] + "x"
             refused(mutant, join_path(*path, "type"))
+    record_property("tried", count)
 
 
 def test_every_component_can_be_named():

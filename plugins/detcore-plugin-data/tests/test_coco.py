@@ -146,6 +146,11 @@ def test_missing_files(coco):
         CocoDataset(annotations=paths["annotations"], images=coco.folder / "other")
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="a missing image",
+    outcome="an error that names the file",
+)
 def test_a_missing_image_is_named_when_it_is_read(coco):
     data = CocoDataset(**coco.write())
     (coco.images / "3.png").unlink()
@@ -154,6 +159,11 @@ def test_a_missing_image_is_named_when_it_is_read(coco):
         data[1]
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="a COCO file that is no JSON or of another layout",
+    outcome="an error that names the file and the place",
+)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -177,6 +187,11 @@ def test_broken_files(coco, text, message):
         CocoDataset(**coco.write(text))
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="a wrong value in a COCO file",
+    outcome="an error that names the file and the entry",
+)
 @pytest.mark.parametrize(
     ("table", "key", "value", "message"),
     [
@@ -210,6 +225,11 @@ def test_wrong_values(coco, table, key, value, message):
         CocoDataset(**coco.write())
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="a key missing from a COCO file",
+    outcome="an error that names it",
+)
 @pytest.mark.parametrize(
     ("table", "key"),
     [("images", "id"), ("images", "file_name"), ("annotations", "image_id"), ("annotations", "bbox"),
@@ -237,6 +257,11 @@ def test_optional_sizes(coco):
     assert item["boxes"][0].tolist() == [30, 5, 40, 15]
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="annotations of images that a COCO file does not have",
+    outcome="counted in the log",
+)
 def test_dangling_annotations(coco, caplog):
     coco.data["annotations"][1]["image_id"] = 99
     data = CocoDataset(**coco.write())
@@ -260,6 +285,11 @@ BAD = {
 }
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="the same with the policies clip and drop",
+    outcome="clipped or left out, and counted in the log",
+)
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("policy", ["clip", "drop"])
 def test_bad_boxes_are_counted_and_logged(coco, caplog, name, policy):
@@ -275,6 +305,11 @@ def test_bad_boxes_are_counted_and_logged(coco, caplog, name, policy):
     assert all(0 <= v <= 40 for v in boxes.flatten().tolist())
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="boxes without extent, out of the image or not finite, policy error",
+    outcome="an error that names file and annotation",
+)
 @pytest.mark.parametrize("name", BAD)
 def test_bad_boxes_raise(coco, name):
     coco.data["annotations"][1]["bbox"] = BAD[name][0]
@@ -375,6 +410,11 @@ def test_bad_coordinates(coco, value):
         CocoDataset(**coco.write(), with_masks=True)
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="damaged run lengths of masks",
+    outcome="an error that names the annotation",
+)
 @pytest.mark.parametrize(
     ("run", "message"),
     [

@@ -140,6 +140,11 @@ FAULTS = {
 }
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="each kind of fault that `detcore inspect data` looks for",
+    outcome="found, counted and named",
+)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_found_and_named(coco, fault):
     change, check, severity, example = FAULTS[fault]
@@ -209,6 +214,11 @@ def test_other_formats_are_recognised(coco, change, meant):
     assert meant in finding.what
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="boxes in another format than the file's: corners for extents, swapped axes, fractions",
+    outcome="recognised, and the right format named",
+)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(40, 200), kind=st.integers(0, 4))
 @settings(max_examples=60, deadline=None)
 def test_formats_of_any_boxes(seed, count, kind):
@@ -229,6 +239,11 @@ def test_formats_of_any_boxes(seed, count, kind):
     assert (meant == "") if kind == 0 else (expected in meant)
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="a few bad boxes among good ones",
+    outcome="not mistaken for another format",
+)
 @given(bad=st.integers(0, 9), seed=st.integers(0, 1000))
 @settings(max_examples=30, deadline=None)
 def test_a_few_bad_boxes_are_no_other_format(bad, seed):

@@ -116,6 +116,11 @@ def test_an_object_cannot_be_ignored_too(kitti):
         kitti(classes=("Car", "Van"), ignored=("Van",))
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="a broken line in a KITTI file",
+    outcome="an error that names file and line",
+)
 @pytest.mark.parametrize(
     ("text", "message"),
     [

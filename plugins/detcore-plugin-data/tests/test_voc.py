@@ -104,6 +104,11 @@ def test_sizes_that_are_not_stated(voc, size):
     assert voc()[3]["boxes"].tolist() == [[35, 5, 40, 9]]
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="VOC boxes out of an image whose size is not stated",
+    outcome="clipped, left out or refused as the policy says",
+)
 @pytest.mark.parametrize("policy", ["clip", "error"])
 def test_boxes_outside_of_an_image_of_unstated_size(voc, caplog, policy):
     voc.add("d", obj("cat", 45, 5, 50, 9), obj("dog", 1, 1, 3, 3), size="")
@@ -122,6 +127,11 @@ def test_wrong_size(voc):
         voc()[3]
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="a VOC file that is no XML or of another layout",
+    outcome="an error that names the file",
+)
 @pytest.mark.parametrize(
     ("text", "message"),
     [

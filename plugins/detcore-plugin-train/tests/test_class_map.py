@@ -62,6 +62,11 @@ def experiment(config, folder, classes):
 FOUR = ("red", "green", "blue", "white")
 
 
+@pytest.mark.reliability(
+    area="labels",
+    fault="class ids from 0, from 1, with gaps, out of order; subsets and other orders of the classes",
+    outcome="the same names through training, saving, loading, prediction and evaluation",
+)
 @pytest.mark.parametrize(
     ("ids", "classes"),
     [
@@ -104,6 +109,11 @@ def test_names_are_the_same_everywhere(config, tmp_path, ids, classes):
     assert all(row["AP50"] > 0.2 for row in numbers.values()), numbers
 
 
+@pytest.mark.reliability(
+    area="labels",
+    fault="a misspelt class name",
+    outcome="an error with the nearest name before anything is trained",
+)
 @pytest.mark.parametrize("where", ["data", "data.train", "data.val"])
 def test_a_class_that_the_data_does_not_have_is_an_error_with_the_nearest(config, tmp_path, where):
     write(tmp_path / "data", dict(zip(FOUR, (1, 2, 3, 4), strict=True)))
@@ -115,6 +125,11 @@ def test_a_class_that_the_data_does_not_have_is_an_error_with_the_nearest(config
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.reliability(
+    area="labels",
+    fault="evaluation on data with other ids for the same names",
+    outcome="classes are compared by name",
+)
 def test_an_evaluation_on_data_with_other_ids_is_by_name(config, tmp_path):
     write(tmp_path / "data", dict(zip(FOUR, (0, 1, 2, 3), strict=True)))
     run = tmp_path / "run"

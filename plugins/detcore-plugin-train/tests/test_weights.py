@@ -39,6 +39,11 @@ def frozen(config):
     return config
 
 
+@pytest.mark.reliability(
+    area="labels",
+    fault="weights of a detector with other classes",
+    outcome="an error that names the parts to begin anew",
+)
 def test_another_number_of_classes_is_an_error_that_names_the_remedy(frozen, donor, tmp_path):
     frozen["weights"] = str(donor[0])
     experiment = build(frozen, kind="experiments")
