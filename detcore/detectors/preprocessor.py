@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
+from jaxtyping import Int, UInt8
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -94,6 +95,43 @@ class ImagePreprocessor(Preprocessor):
             row[:, :h, :w] = image
         return ImageBatch.of(pixels, sizes, padded, geometry)
 
+    def stacked(
+        self, images: UInt8[Tensor, "B 3 H W"], sizes: Int[Tensor, "B 2"] | None = None
+    ) -> ImageBatch:
+        """Images that are one tensor already, normalised and padded as by :meth:`forward`; nothing is resized.
+
+        Tensor operations only, with no loop over images: what an exported detector begins with.
+
+        Args:
+            images: 0..255.
+            sizes: True (h, w) of each image, where images were padded to stack them; what is beyond becomes
+                padding. All of the tensor where None.
+        """
+        count, _, height, width = images.shape
+        rows, columns = (self._round_up(length) - length for length in (height, width))
+        pixels = (images.to(self.mean.device, self.mean.dtype) - self.mean) / self.std
+        pixels = pixels.flip(1) if self.channel_order == "bgr" else pixels
+        if sizes is None:
+            whole = [
+                torch.full((count,), n, dtype=torch.int64, device=pixels.device) for n in (height, width)
+            ]
+            sizes = torch.stack(whole, dim=1)
+        else:
+            h, w = sizes.to(pixels.device)[:, :, None].unbind(1)
+            inside = (torch.arange(height, device=h.device) < h)[:, None, :, None]
+            inside = inside & (torch.arange(width, device=w.device) < w)[:, None, None, :]
+            pixels = torch.where(inside, pixels, 0)
+        one, none = torch.ones_like(sizes, dtype=torch.float32), torch.zeros_like(sizes, dtype=torch.float32)
+        return ImageBatch(
+            pixels=F.pad(pixels, (0, columns, 0, rows)),
+            sizes=sizes,
+            padded_sizes=(sizes + (self.size_divisor - 1)) // self.size_divisor * self.size_divisor,
+            original_sizes=sizes,
+            scale=one,
+            origin=none,
+            flip=torch.zeros_like(sizes, dtype=torch.bool),
+        )
+
     def _resized(
         self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None
     ) -> tuple[list[Tensor], list[ImageGeometry]]:
@@ -109,7 +147,8 @@ class ImagePreprocessor(Preprocessor):
         return max(1, math.floor(size[0] * factor)), max(1, math.floor(size[1] * factor))
 
     def _round_up(self, length: int) -> int:
-        return -(-length // self.size_divisor) * self.size_divisor
+        # nothing negative is divided: ONNX, to which this is exported, divides towards zero
+        return (length + self.size_divisor - 1) // self.size_divisor * self.size_divisor
 
     def _normalise(self, image: Tensor) -> Tensor:
         image = image.to(self.mean.device)
