@@ -291,6 +291,47 @@ def test_overrides_and_a_split_that_cannot_be_read(experiment, tmp_path):
     assert set(report["splits"]) == {"train"}
 
 
+def test_datasets_of_datasets_are_inspected_one_by_one(experiment, tmp_path):
+    """A joined training set with a repeated part, and transforms of the whole; the validation set is one of them."""
+    plain = coco(tmp_path, GOOD)
+    faulty = coco(tmp_path, [*GOOD, [5, 5, 0, 4]], name="b")
+    joined = {
+        "type": "ConcatDataset",
+        "datasets": [plain, {"type": "RepeatDataset", "times": 3, "dataset": faulty | {"policy": "error"}}],
+        "transforms": [{"type": "Resize", "scale": [12, 8]}],
+    }
+    data = {
+        "order": {"type": "ClassBalancedOrder", "oversample_thr": 0.1},
+        "final_transforms": [],
+        "final_epochs": 1,
+    }
+    result = invoke("inspect", "data", experiment(joined, plain, **data), "--json", tmp_path / "r.json")
+    assert result.exit_code == 1
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert list(report["splits"]) == ["train[0]", "train[1]", "val"]
+    assert report["splits"]["train[1]"]["images"] == 3
+    found = {(row["split"], row["check"]): row for row in report["findings"]}
+    assert "stops" in found["train[1]", "degenerate-box"]["remedy"]
+    assert ("train[0]", "degenerate-box") not in found
+    assert "images of val that are in train[0] too" in found["val", "train-val-overlap"]["what"]
+    assert found["train[0]", "small-object"]["count"] == 6  # as the joined set's transforms leave them
+
+
+def test_datasets_of_datasets_with_other_classes(experiment, tmp_path):
+    first, second = coco(tmp_path, GOOD), coco(tmp_path, GOOD, name="b")
+    content = json.loads((tmp_path / "b/a.json").read_text())
+    content["categories"][0]["name"] = "other"
+    (tmp_path / "b/a.json").write_text(json.dumps(content))
+    file = experiment({"type": "ConcatDataset", "datasets": [first, second]})
+    result = invoke("inspect", "data", file, "--json", tmp_path / "r.json")
+    assert result.exit_code == 1
+    found = [
+        row for row in json.loads((tmp_path / "r.json").read_text())["findings"] if row["severity"] == "error"
+    ]
+    assert [(row["check"], row["split"]) for row in found] == [("classes-differ", "train[1]")]
+    assert "train[0] and train[1] have different classes" in found[0]["what"]
+
+
 def test_a_model_that_cannot_be_built_does_not_hide_the_rest(experiment, tmp_path, monkeypatch):
     def fail(self, mode=True):
         raise CheckpointError("these weights cannot be had")

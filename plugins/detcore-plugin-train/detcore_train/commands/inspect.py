@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,14 @@ from detcore_data.inspection.split import steps
 from rich.console import Console
 
 from detcore.component import Spec, make
-from detcore.errors import ConfigError, DataError, DetcoreError
+from detcore.errors import DetcoreError
 from detcore.interfaces import Dataset
-from detcore.signature import signature_of
 from detcore_train.commands.common import experiment_spec, progress_bar, read_experiment
 from detcore_train.experiment import Experiment
 from detcore_train.inspection.page import write_page
 from detcore_train.inspection.priors import check_priors
 from detcore_train.inspection.report import Report, show, write_json
-
-SPLITS = ("train", "val")
+from detcore_train.inspection.splits import splits_of
 
 
 def run(
@@ -64,23 +60,30 @@ def inspect_experiment(spec: Spec[Experiment], file: str, options: Options, cons
         ConfigError: The experiment has neither a training nor a validation set.
     """
     values = spec.complete()
-    datasets, findings = _datasets(values["data"])
-    inspected: dict[str, Inspected] = {}
-    for name, (dataset, policy) in datasets.items():
-        with progress_bar(console, f"inspecting {name}", steps(dataset, options)) as advance:
-            inspected[name] = inspect_split(
-                name, dataset, options, policy=policy, trained_on=name == "train", advance=advance
+    splits, findings = splits_of(values["data"])
+    inspected: list[Inspected] = []
+    for split in splits:
+        with progress_bar(console, f"inspecting {split.name}", steps(split.dataset, options)) as advance:
+            # where there are several training sets, another one may have the objects that this one lacks
+            alone = split.name == "train"
+            inspected.append(
+                inspect_split(
+                    split.name, split.dataset, options, policy=split.policy, trained_on=alone, advance=advance
+                )
             )
-        findings += inspected[name].findings
-    if len(inspected) == 2:
-        findings += [
-            *_differing_classes(inspected),
-            *inspect_overlap(inspected["train"], inspected["val"], options.examples),
-        ]
-    if "train" in inspected:
-        dataset = datasets["train"][0]
-        findings += _priors(values["model"], dataset, inspected["train"], options, console)
-    return Report(file, tuple(inspected.values()), tuple(by_severity(findings)))
+        findings += inspected[-1].findings
+    if inspected:
+        findings += _differing_classes(inspected)
+    trained = [(split, seen) for split, seen in zip(splits, inspected, strict=True) if split.of == "train"]
+    judged = [seen for split, seen in zip(splits, inspected, strict=True) if split.of == "val"]
+    for _, seen in trained:
+        findings += [finding for val in judged for finding in inspect_overlap(seen, val, options.examples)]
+    for split, seen in trained:
+        of_priors = _priors(values["model"], split.dataset, seen, options, console)
+        findings += of_priors
+        if any(finding.check == "model-cannot-be-built" for finding in of_priors):
+            break
+    return Report(file, tuple(inspected), tuple(by_severity(findings)))
 
 
 def _priors(
@@ -97,75 +100,28 @@ def _priors(
         return list(check_priors(detector, split, transforms, options, advance))
 
 
-def _datasets(data: Any) -> tuple[dict[str, tuple[Dataset, Any]], list[Finding]]:
-    """The datasets of an experiment with their own policies, made so that they hide nothing; and failures."""
-    parts = (
-        data.complete() if isinstance(data, Spec) else {name: getattr(data, name, None) for name in SPLITS}
-    )
-    if not any(parts.get(name) is not None for name in SPLITS):
-        raise ConfigError("data has neither 'train' nor 'val', so there is nothing to inspect")
-    shared = {key: parts[key] for key in ("root", "classes") if parts.get(key) is not None}
-    found: dict[str, tuple[Dataset, Any]] = {}
-    findings: list[Finding] = []
-    for name in SPLITS:
-        part = parts.get(name)
-        if part is None:
+def _differing_classes(inspected: Sequence[Inspected]) -> list[Finding]:
+    """One finding for each part whose classes are not the first one's."""
+    first, findings = inspected[0], []
+    wanted = first.records.class_map.names
+    for other in inspected[1:]:
+        names = other.records.class_map.names
+        if names == wanted:
             continue
-        policy = part.complete().get("policy") if isinstance(part, Spec) else None
-        try:
-            with _quiet():
-                found[name] = (make(_hiding_nothing(part), **shared), policy)
-        except (ConfigError, DataError) as error:
-            findings.append(_unreadable(name, error))
-            continue
-        shared.setdefault("classes", found[name][0].class_map.names)
-    return found, findings
-
-
-def _hiding_nothing(part: Any) -> Any:
-    if not isinstance(part, Spec):
-        return part
-    parameters = signature_of(part.type).parameters
-    changes = {"policy": "clip", "filter_empty": False}
-    return part.replace(**{name: value for name, value in changes.items() if name in parameters})
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the datasets' own warnings about what the report will say anyway."""
-    logger = logging.getLogger("detcore_data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _unreadable(name: str, error: Exception) -> Finding:
-    return Finding(
-        "cannot-be-read",
-        name,
-        "error",
-        1,
-        "the dataset cannot be made",
-        "correct what the message names, then inspect again",
-        (Instance(detail=str(error)),),
-    )
-
-
-def _differing_classes(inspected: dict[str, Inspected]) -> list[Finding]:
-    train, val = (inspected[name].records.class_map.names for name in SPLITS)
-    if train == val:
-        return []
-    return [
-        Finding(
-            "classes-differ",
-            "val",
-            "error",
-            len(set(train) ^ set(val)) or len(train),
-            "training and validation set have different classes, or another order of them",
-            "give those to use, in order, as data.classes",
-            (Instance(detail=f"train: {', '.join(train)}"), Instance(detail=f"val: {', '.join(val)}")),
+        both = {first.name, other.name} == {"train", "val"}
+        what = "training and validation set" if both else f"{first.name} and {other.name}"
+        findings.append(
+            Finding(
+                "classes-differ",
+                other.name,
+                "error",
+                len(set(wanted) ^ set(names)) or len(wanted),
+                f"{what} have different classes, or another order of them",
+                "give those to use, in order, as data.classes",
+                (
+                    Instance(detail=f"{first.name}: {', '.join(wanted)}"),
+                    Instance(detail=f"{other.name}: {', '.join(names)}"),
+                ),
+            )
         )
-    ]
+    return findings
