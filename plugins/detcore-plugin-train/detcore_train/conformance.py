@@ -15,15 +15,26 @@ if TYPE_CHECKING:
 
 @hookimpl
 def detcore_conformance_examples() -> Iterable[Spec[Any] | Component | Subject]:
-    """Optimizers, a data module with generated pictures, and an experiment with it."""
+    """Optimizers, an order of epochs, a data module with generated pictures, and an experiment with it."""
     from detcore_data import ShapesDataset
 
     from detcore.testing.subject import workspace
-    from detcore_train import SGD, AdamW, DetectionData
+    from detcore_train import SGD, AdamW, AspectRatioGrouping, ClassBalancedOrder, DetectionData
 
     shapes = ShapesDataset.spec(root=workspace() / "detcore-plugin-train", length=4, size=(48, 64))
     data = DetectionData.spec(train=shapes, val=shapes, workers=0)
-    return [SGD.spec(lr=0.01), AdamW.spec(lr=1e-4), data, *_experiments(data)]
+    order, grouping = ClassBalancedOrder.spec(oversample_thr=0.5), AspectRatioGrouping.spec()
+    ordered = DetectionData.spec(
+        train=shapes, order=order, grouping=grouping, final_transforms=(), final_epochs=1, workers=0
+    )
+    return [
+        SGD.spec(lr=0.01),
+        AdamW.spec(lr=1e-4, layer_decay=0.9, rules=({"match": "*.bias", "decay_mult": 0.0},)),
+        order,
+        data,
+        ordered,
+        *_experiments(data),
+    ]
 
 
 def _experiments(data: Spec[Any]) -> Iterator[Spec[Any]]:
