@@ -12,20 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, Trainer
-from rich.console import Console
-
-from detcore.config import parse_yaml, to_yaml
-from detcore.errors import CheckpointError, ConfigError
-from detcore.serialize import dump
 from detcore_train.durable import disk_errors
 from detcore_train.engine.averaging import AverageWeights
 from detcore_train.engine.checkpointing import Checkpointing
 from detcore_train.engine.determinism import deterministic_arithmetic
 from detcore_train.engine.display import Display
+from detcore_train.engine.early_stopping import EarlyStopping
 from detcore_train.engine.launching import environment_of, failing_together, strategy_of
 from detcore_train.engine.layout import Accelerator, Layout
-from detcore_train.engine.early_stopping import EarlyStopping
 from detcore_train.engine.logbook import Logbook
 from detcore_train.engine.module import TrainingData, TrainingModule
 from detcore_train.engine.parameters import ParameterLog
@@ -33,6 +27,12 @@ from detcore_train.engine.recomputing import recomputing
 from detcore_train.engine.together import Together
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import LOADED, Checkpoint, RunFolder
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+
+from detcore.config import parse_yaml, to_yaml
+from detcore.errors import CheckpointError, ConfigError
+from detcore.serialize import dump
 
 __all__ = ["Accelerator", "FitResult", "fit", "quiet"]
 
@@ -92,7 +92,7 @@ def fit(
     _check_sync(experiment, layout)
     console = (console or Console()) if layout.rank == 0 else Console(quiet=True)
     folder = RunFolder(run)
-    with quiet(), deterministic_arithmetic(experiment.deterministic):
+    with quiet(everything=layout.rank > 0), deterministic_arithmetic(experiment.deterministic):
         module = TrainingModule(experiment)
         average = AverageWeights(experiment.ema)
         checkpointing = Checkpointing(
@@ -251,17 +251,22 @@ def _check_same_run(folder: RunFolder, config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the trainer's notices and the warnings that a user can do nothing about."""
+def quiet(*, everything: bool = False) -> Iterator[None]:
+    """Without the trainer's notices and the warnings that a user can do nothing about.
+
+    Args:
+        everything: Whether other warnings are left out too: the first process of a run gives the same ones.
+    """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\.")
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         warnings.filterwarnings("ignore", message=".*suggested max number of worker.*")
         warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+        if everything:
+            warnings.simplefilter("ignore")
         try:
             yield
         finally:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -22,6 +23,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.nn.parallel import DistributedDataParallel
 
 from detcore.errors import DetcoreError
 from detcore_train.engine.layout import Layout
@@ -61,9 +63,31 @@ class DataParallel(DDPStrategy):
             find_unused_parameters=True,
         )
 
+    def configure_ddp(self) -> None:
+        """Wraps the detector."""
+        _take_the_notice(self.root_device)
+        super().configure_ddp()
+
     def _configure_launcher(self) -> None:
         if self.cluster_environment is not None:
             self._launcher = _Launch(self.cluster_environment, self.num_processes, self.num_nodes)
+
+
+def _take_the_notice(device: torch.device) -> None:
+    """Lets torch say once, where nobody reads it, that looking for unused parameters found none.
+
+    It says so from C++, where no filter of warnings reaches it.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        layer = DistributedDataParallel(torch.nn.Linear(1, 1).to(device), find_unused_parameters=True)
+        layer(torch.ones(1, 1, device=device)).backward()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def strategy_of(layout: Layout, timeout: float) -> Strategy | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -55,6 +56,7 @@ class TrainingModule(LightningModule):
         self.batch: ExampleBatch | None = None
         gradients = experiment.guard_gradients and experiment.precision != "16-mixed"
         self._guard = Guard(gradients=gradients)
+        self._evaluating = False
         self._evaluated_after = -1
         self._found: list[tuple[tuple[int, ...], list[ImageDetections]]] = []
 
@@ -71,12 +73,13 @@ class TrainingModule(LightningModule):
 
     def where(self) -> str:
         """The run's position in words, from 1."""
-        if self._trainer is None or not self.trainer.fit_loop.epoch_loop.max_batches:
+        per_epoch = 0.0 if self._trainer is None else self.trainer.num_training_batches
+        if not math.isfinite(per_epoch) or per_epoch == 0:
             return "the begin"
-        per_epoch = self.batches_per_epoch
-        epoch, batch = divmod(self.batches_done, per_epoch) if per_epoch else (0, 0)
-        doing = "evaluation" if self.trainer.validating else f"batch {batch + 1}/{per_epoch}"
-        return f"epoch {epoch + 1}, {doing}"
+        if self._evaluating:
+            return f"the evaluation after batch {self.batches_done}"
+        epoch, batch = divmod(self.batches_done, int(per_epoch))
+        return f"epoch {epoch + 1}, batch {batch + 1}/{int(per_epoch)}"
 
     # ------------------------------------------------------------------------------------------- training
 
@@ -135,6 +138,7 @@ class TrainingModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the detections of the evaluation before."""
+        self._evaluating = True
         self._found = []
 
     def validation_step(self, batch: ExampleBatch | None, batch_idx: int) -> None:
@@ -147,6 +151,7 @@ class TrainingModule(LightningModule):
         """Measures the detections of all processes, on the first of them."""
         self.values = measure(self.experiment.metric, self.experiment.data.val, self._found, self.patient)
         self._found = []
+        self._evaluating = False
         self._evaluated_after = self.batches_done
 
     @property
