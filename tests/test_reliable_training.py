@@ -210,13 +210,13 @@ def test_the_command_is_killed(tmp_path, record_property):
     said = (whole := detcore(*words, tmp_path / "whole")).communicate()[0]
     assert whole.returncode == 0, said
     killed = 0
-    for number in (3, 7, 11, 99):
+    for number in (3, 10, 99):
         process = detcore(*words, tmp_path / "broken")
         said = kill_after_rows(process, tmp_path / "broken" / "train.csv", number)
         killed += process.returncode == -signal.SIGKILL
     assert process.returncode == 0, said
     assert "continuing" in said
-    assert killed == 3
+    assert killed == 2
     record_property("tried", killed)
     assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
     for name in ("last", "best"):

@@ -64,8 +64,8 @@ class Experiment(Component):
         guard_gradients: Whether to stop where a gradient is NaN or infinite although the losses are not,
             before the step that would spoil the weights. Costs one look at all gradients per batch, and on
             a GPU waits for each backward pass. Not with "16-mixed", whose scaler skips such steps itself.
-        deterministic: Whether to refuse arithmetic whose result differs from run to run; decides something
-            on a GPU only, and costs speed.
+        deterministic: Whether a GPU may only use algorithms whose result does not differ from run to run; costs
+            speed and memory. True stops at an operation that has none, "warn" warns of it. A CPU always does.
     """
 
     kind: ClassVar[str] = "experiments"
@@ -98,7 +98,7 @@ class Experiment(Component):
         keep_last: Count = 2,
         save_every: Count | None = None,
         guard_gradients: bool = True,
-        deterministic: bool = False,
+        deterministic: bool | Literal["warn"] = False,
     ) -> None:
         if clip_grad_norm is not None and clip_grad_value is not None:
             raise ValueError("clip_grad_norm and clip_grad_value exclude each other; set one of them to null")
@@ -108,7 +108,9 @@ class Experiment(Component):
                 "or leave out reinit"
             )
         if min_delta and patience is None:
-            raise ValueError(f"min_delta={min_delta} is about patience, which is not given; leave out min_delta")
+            raise ValueError(
+                f"min_delta={min_delta} is about patience, which is not given; leave out min_delta"
+            )
         self.patience, self.min_delta, self.checkpoint_gradients = patience, min_delta, checkpoint_gradients
         self.weights, self.reinit = weights, reinit
         self.optimizer, self.schedule = make(optimizer), make(schedule)

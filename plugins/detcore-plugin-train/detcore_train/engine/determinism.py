@@ -5,33 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
+from torch.utils import deterministic
 
 
 @contextmanager
-def deterministic_arithmetic(wanted: bool) -> Iterator[None]:
-    """Inside, torch refuses operations whose result differs from run to run, and chooses among the others.
+def deterministic_arithmetic(wanted: bool | Literal["warn"], device: str) -> Iterator[None]:
+    """Inside, torch takes algorithms whose result does not differ from run to run.
+
+    On a CPU it always does: it costs little there. On other devices it costs speed and memory, and is only done
+    where it is wanted.
 
     Args:
-        wanted: Whether to change anything at all.
+        wanted: True refuses operations that have no such algorithm; "warn" warns of each once.
+        device: What is computed on: "cpu", "cuda", "mps".
 
     Raises:
-        RuntimeError: torch's own, when such an operation is met; it names the operation.
+        RuntimeError: torch's own, where such an operation is refused; it names the operation.
     """
-    if not wanted:
+    if not wanted and device != "cpu":
         yield
         return
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    benchmark = torch.backends.cudnn.benchmark
+    mode = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, fill = torch.backends.cudnn.benchmark, deterministic.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=wanted is not True)
     torch.backends.cudnn.benchmark = False
+    deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
+        torch.backends.cudnn.benchmark, deterministic.fill_uninitialized_memory = benchmark, fill

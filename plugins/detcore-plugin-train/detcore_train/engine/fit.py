@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+
+from detcore.config import parse_yaml, to_yaml
+from detcore.errors import CheckpointError, ConfigError
+from detcore.serialize import dump
 from detcore_train.durable import disk_errors
 from detcore_train.engine.averaging import AverageWeights
 from detcore_train.engine.checkpointing import Checkpointing
@@ -27,12 +33,6 @@ from detcore_train.engine.recomputing import recomputing
 from detcore_train.engine.together import Together
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import LOADED, Checkpoint, RunFolder
-from lightning.pytorch import Callback, Trainer
-from rich.console import Console
-
-from detcore.config import parse_yaml, to_yaml
-from detcore.errors import CheckpointError, ConfigError
-from detcore.serialize import dump
 
 __all__ = ["Accelerator", "FitResult", "fit", "quiet"]
 
@@ -92,7 +92,7 @@ def fit(
     _check_sync(experiment, layout)
     console = (console or Console()) if layout.rank == 0 else Console(quiet=True)
     folder = RunFolder(run)
-    with quiet(everything=layout.rank > 0), deterministic_arithmetic(experiment.deterministic):
+    with quiet(everything=layout.rank > 0), deterministic_arithmetic(experiment.deterministic, layout.accelerator):
         module = TrainingModule(experiment)
         average = AverageWeights(experiment.ema)
         checkpointing = Checkpointing(

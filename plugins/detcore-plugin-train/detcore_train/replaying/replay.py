@@ -14,6 +14,7 @@ from detcore.interfaces import Detector
 from detcore.structures import Losses
 from detcore_train.bad_batch import BadBatch, single
 from detcore_train.engine.averaging import swap_in
+from detcore_train.engine.determinism import deterministic_arithmetic
 from detcore_train.engine.guard import bad_gradients
 from detcore_train.evaluation import as_images
 from detcore_train.replaying.boxes import check_boxes
@@ -99,6 +100,11 @@ def replay(kept: BadBatch, device: str = "cpu", advance: Advance = lambda _: Non
         CheckpointError: The detector's files are damaged.
         ConfigError: The detector cannot be built with what is installed here.
     """
+    with deterministic_arithmetic(False, device):  # as in training
+        return _replay(kept, device, advance)
+
+
+def _replay(kept: BadBatch, device: str, advance: Advance) -> Replay:
     again = _Again(kept, device)
     spoiled = bad_state(again.detector)
     losses, trace = again.forward(kept)
