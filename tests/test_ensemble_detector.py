@@ -1,5 +1,8 @@
 """Ensembles and tiles around real detectors: on disk, in files, and beside the detectors alone."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from detcore_fpn import FPN
@@ -91,3 +94,11 @@ def test_tiled_detectors_are_saved_and_loaded(members, images, tmp_path):
     model = TiledDetector(detector=members[0], tile=(32, 48), overlap=0.25, max_per_img=10).eval()
     again = detcore.load(detcore.save(model, tmp_path / "tiled"))
     assert torch.equal(again(images).boxes, model(images).boxes)
+
+
+def test_the_guide_runs():
+    page = Path(__file__).parents[1] / "docs" / "test-time.md"
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    exec(compile(block, str(page), "exec"), {"__name__": "guide"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from jaxtyping import Int
@@ -63,9 +63,14 @@ class EnsembleDetector(Detector):
         self.merger = make(merger)
         self.weights = weights
         self.max_per_img = max_per_img
-        first = self.detectors[0].class_map
-        orders = [_order(first, member.class_map, index) for index, member in enumerate(self.detectors)]
+        members = self.members
+        orders = [_order(members[0].class_map, one.class_map, index) for index, one in enumerate(members)]
         self.register_buffer("orders", torch.tensor(orders, dtype=torch.int64))
+
+    @property
+    def members(self) -> list[Detector]:
+        """The detectors."""
+        return [cast(Detector, member) for member in self.detectors]
 
     @property
     def num_classes(self) -> int:
@@ -75,7 +80,7 @@ class EnsembleDetector(Detector):
     @property
     def class_map(self) -> ClassMap:
         """Names and dataset ids of the classes, in the order of the first detector."""
-        return self.detectors[0].class_map  # type: ignore[return-value]
+        return self.members[0].class_map
 
     @class_map.setter
     def class_map(self, value: ClassMap) -> None:
@@ -83,7 +88,7 @@ class EnsembleDetector(Detector):
             raise DataError(
                 f"the class map has {len(value)} classes, the detectors have {self.orders.shape[1]}: {value.names}"
             )
-        for member, order in zip(self.detectors, self.orders.tolist(), strict=True):
+        for member, order in zip(self.members, self.orders.tolist(), strict=True):
             names = tuple(value.names[label] for label in order)
             member.class_map = ClassMap(names, tuple(value.ids[label] for label in order))
 
@@ -96,9 +101,7 @@ class EnsembleDetector(Detector):
     def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
         """The pyramids of all detectors, one after the other."""
         images = raw_images(batch)
-        return tuple(
-            level for member in self.detectors for level in member.features(member.preprocess(images))
-        )
+        return tuple(level for member in self.members for level in member.features(member.preprocess(images)))
 
     def forward(
         self,
@@ -116,7 +119,7 @@ class EnsembleDetector(Detector):
     def predict(self, batch: ImageBatch) -> Detections:
         """See :class:`~detcore.interfaces.Detector`."""
         images, views = raw_images(batch), []
-        for member, order in zip(self.detectors, self.orders, strict=True):
+        for member, order in zip(self.members, self.orders, strict=True):
             own = member.preprocess(images)
             found = member.predict(own).to_original(own)
             labels = torch.where(found.valid, order.to(found.labels.device)[found.labels], 0)
@@ -125,7 +128,7 @@ class EnsembleDetector(Detector):
 
     def on_progress(self, epoch: int, step: int) -> None:
         """Tells the detectors how far training is."""
-        for member in self.detectors:
+        for member in self.members:
             listener = getattr(member, "on_progress", None)
             if listener is not None:
                 listener(epoch, step)
@@ -137,7 +140,7 @@ class EnsembleDetector(Detector):
         terms: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         common = targets if isinstance(targets, Targets) else Targets.stack(targets)
-        for index, (member, order) in enumerate(zip(self.detectors, self.orders, strict=True)):
+        for index, (member, order) in enumerate(zip(self.members, self.orders, strict=True)):
             own = common.replace(labels=order.argsort().to(common.labels.device)[common.labels])
             losses = member(images, own)
             terms |= {f"{index}.{name}": term for name, term in losses.items()}

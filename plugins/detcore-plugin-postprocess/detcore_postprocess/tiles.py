@@ -72,7 +72,7 @@ def cut_off(boxes: Float[Tensor, "n Q 4"], tiles: Sequence[Tile], border: float)
     result = torch.zeros(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
     for axis, extents in ((0, [tile.x for tile in tiles]), (1, [tile.y for tile in tiles])):
         low, high = boxes[..., axis], boxes[..., axis + 2]
-        start, end = (_column(boxes, [extent[k] for extent in extents]) for k in (0, 1))
+        start, end = _column(boxes, [e.start for e in extents]), _column(boxes, [e.end for e in extents])
         # beyond every box where there is no neighbour, so that nothing is inside of it
         previous_end = _column(boxes, [-1e9 if e.previous_end is None else e.previous_end for e in extents])
         next_start = _column(boxes, [1e9 if e.next_start is None else e.next_start for e in extents])
@@ -93,5 +93,5 @@ def ends_at_a_border(
     return result
 
 
-def _column(like: Tensor, values: Sequence[float]) -> Float[Tensor, "n 1"]:
+def _column(like: Tensor, values: Sequence[float | int]) -> Float[Tensor, "n 1"]:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
