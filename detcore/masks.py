@@ -76,6 +76,15 @@ class Masks:
             self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
         )
 
+    def padded(self, more: int) -> Self:
+        """The same masks with ``more`` rows of padding for each image."""
+        return dataclasses.replace(
+            self,
+            offsets=F.pad(self.offsets, (0, more)),
+            sizes=F.pad(self.sizes, (0, 0, 0, more)),
+            origins=F.pad(self.origins, (0, 0, 0, more)),
+        )
+
     def pad_to(self, size: tuple[int, int]) -> Self:
         """The same masks in images that are padded to (h, w) = ``size`` pixels at the right and bottom.
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils import _pytree
 
 from detcore.errors import DataError, did_you_mean
@@ -298,6 +299,31 @@ class Targets(_Structure):
     def matchable(self) -> Bool[Tensor, "B M"]:
         """The rows that a prior may be assigned to: valid and not to be ignored."""
         return self.valid & ~self.ignore
+
+    def padded(self, to: int | None = None) -> Self:
+        """The same ground truth with more rows of padding, so that few different M occur.
+
+        A compiled step is compiled once for each M that it meets. With M rounded up to powers of two there are ten
+        of them up to 1000 objects.
+
+        Args:
+            to: Rows that there are to be; the next power of two where None.
+
+        Raises:
+            ValueError: There are more rows already.
+        """
+        rows = int(self.boxes.shape[1])
+        to = 1 << max(rows - 1, 0).bit_length() if to is None else to
+        if to < rows:
+            raise ValueError(f"targets have {rows} rows, which do not fit into to={to}")
+        more = to - rows
+        return self.replace(
+            boxes=F.pad(self.boxes, (0, 0, 0, more)),
+            labels=F.pad(self.labels, (0, more)),
+            valid=F.pad(self.valid, (0, more)),
+            ignore=F.pad(self.ignore, (0, more)),
+            masks=None if self.masks is None else self.masks.padded(more),
+        )
 
     @classmethod
     def stack(cls, images: Sequence[Mapping[str, Any]]) -> Self:

@@ -711,3 +711,23 @@ def test_structures_in_a_compiled_graph(count):
         lambda t: t.replace(boxes=t.boxes * t.matchable[..., None]), backend="eager", fullgraph=True
     )
     assert_same(compiled(targets), targets)
+
+
+def test_padded_targets_have_the_next_power_of_two_of_rows():
+    objects = [{"boxes": torch.rand(n, 4), "labels": torch.arange(n)} for n in (5, 0)]
+    for image in objects:
+        image["masks"] = torch.ones(len(image["boxes"]), 4, 6, dtype=torch.bool)
+    targets = Targets.stack(objects)
+    padded = targets.padded()
+    assert padded.boxes.shape == (2, 8, 4)
+    assert padded.valid.sum(1).tolist() == [5, 0]
+    assert torch.equal(padded.boxes[:, :5], targets.boxes)
+    assert not padded.boxes[:, 5:].any()
+    assert torch.equal(padded.masks.areas()[:, :5], targets.masks.areas())
+    assert not padded.masks.areas()[:, 5:].any()
+    assert targets.padded(5).boxes.shape == padded.padded(8).boxes[:, :5].shape
+
+
+def test_padded_targets_do_not_shrink():
+    with pytest.raises(ValueError, match=r"targets have 4 rows, which do not fit into to=3"):
+        Targets.stack([{"boxes": torch.rand(4, 4), "labels": torch.arange(4)}]).padded(3)
