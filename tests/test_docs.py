@@ -73,6 +73,13 @@ def test_the_page_of_components():
         assert (DOCS / link).exists(), link
 
 
+def test_the_example_of_evaluation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    analysis = run(DOCS / "evaluation.md")["analysis"]
+    assert analysis.error_counts["classification"] == analysis.confusion.sum() > 0
+    assert analysis.gains["classification"] == pytest.approx(1.0)
+
+
 def test_every_page_is_in_the_menu():
     menu = re.findall(
         r"^ +- (?:[\w ]+: )?([\w/-]+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE

@@ -54,7 +54,7 @@ MEANING = {
     "both": "wrong class, and box too far off",
     "duplicate": "the object was found already",
     "background": "there is no object",
-    "missed": "no detection is near the object",
+    "missed": "neither found nor nearly found",
 }
 
 

@@ -8,6 +8,7 @@ import torch
 from detcore_data import Collected
 from detcore_data.records import Annotations, Records
 
+from detcore.errors import DataError
 from detcore.structures import ClassMap, ImageDetections
 
 SIZE = (120, 160)
@@ -44,6 +45,9 @@ class InMemory:
 
     def __len__(self):
         return len(self.records)
+
+    def __getitem__(self, index):
+        raise DataError(f"image {index} does not exist")
 
 
 def _detections(rows):

@@ -28,7 +28,7 @@ class Report:
         values: The metric's numbers.
         reasons: Why some of them are None, by their names.
         worst: How many of the worst images are shown.
-        extra: More for the JSON.
+        source: Where the detections come from, for the JSON.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Report:
     values: Mapping[str, float | None] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     worst: int = 20
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def number(self, name: str) -> str:
         """One of the metric's numbers, or why there is none."""
@@ -59,12 +59,12 @@ class Report:
         ]
         return {
             "title": self.title,
+            "source": dict(self.source),
             "values": dict(self.values),
             "reasons": dict(self.reasons),
             "images": len(self.analysis.flat.positions),
             **self.analysis.to_dict(),
             "worst_images": worst,
-            **self.extra,
         }
 
 

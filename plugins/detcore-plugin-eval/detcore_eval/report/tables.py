@@ -41,8 +41,8 @@ def summary(report: Report) -> str:
 
 
 def _classes(report: Report) -> Table:
-    table = Table(title="by class", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=16)
+    table = Table(title="by class", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=22)
     for name in ("objects", "detected", "AP", "AP50", "AP75", "AR", "score", "F1"):
         table.add_column(name, justify="right", no_wrap=True)
     rows = report.analysis.classes
@@ -64,7 +64,7 @@ def _classes(report: Report) -> Table:
 def _errors(report: Report) -> Table:
     analysis = report.analysis
     title = f"errors at a score of {analysis.score:.3f} and an overlap of {analysis.overlap:g}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("error", no_wrap=True)
     table.add_column("count", justify="right")
     table.add_column("dAP", justify="right")

@@ -61,7 +61,13 @@ class Analysing:
         return collected
 
     def write(
-        self, title: str, dataset: Dataset, collected: Collected, result: Evaluation, metric: Metric
+        self,
+        title: str,
+        dataset: Dataset,
+        collected: Collected,
+        result: Evaluation,
+        metric: Metric,
+        source: Mapping[str, str],
     ) -> tuple[Path, Path]:
         """Analyses and writes; see :func:`~detcore_eval.report.write_report`."""
         from detcore_eval import analyse
@@ -78,7 +84,7 @@ class Analysing:
             iou_type="segm" if self.iou_type == "segm" else "bbox",
         )
         write_results(collected, folder / "detections.json")
-        report = Report(title, dataset, analysis, result.values, result.reasons, self.worst, result.extra)
+        report = Report(title, dataset, analysis, result.values, result.reasons, self.worst, source)
         return write_report(report, folder, Console())
 
 
@@ -162,10 +168,8 @@ def finish(
     result = replace(result, extra={**source, "per_class": per_class})
     report(console, result, per_class if collected is None else {})
     if collected is not None:
-        result = replace(result, extra=source)
-        for written in analysing.write(title, dataset, collected, result, metric):
+        for written in analysing.write(title, dataset, collected, result, metric, source):
             console.print(f"report: {written}", soft_wrap=True)
-        result = replace(result, extra={**source, "per_class": per_class})
     result.write(path)
     ((what, name),) = source.items()
     console.print(f"{what}: {name}; numbers: {path}", soft_wrap=True)
