@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from detcore_data import seeded
 
-from detcore import config
+from detcore import build, config
 from detcore.serialize import as_spec
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {"compose.py": ["--steps", "120"], "faster_rcnn_compose.py": ["--steps", "80"]}
 DATA = ROOT.parent / "shared" / "data"
 EXPERIMENTS = {
+    "bccd_mosaic_retinanet.yaml": "bccd",
     "bccd_retinanet.yaml": "bccd",
     "kitti_tiny_retinanet.yaml": "kitti_tiny",
     "kitti_tiny_faster_rcnn.yaml": "kitti_tiny",
@@ -38,6 +40,21 @@ def test_compose_learns(tmp_path, name):
 
 def test_every_experiment_is_run():
     assert {path.name for path in (ROOT / "examples").glob("*.yaml")} == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_validate(name):
+    as_spec(config.load(ROOT / "examples" / name).data)
+
+
+def test_mosaics_are_read():
+    """The example with Mosaic and MixUp as it stands."""
+    if not (DATA / "bccd").is_dir():
+        pytest.skip(f"no folder {DATA / 'bccd'}")
+    found = config.load(ROOT / "examples" / "bccd_mosaic_retinanet.yaml", [f"data.root={DATA / 'bccd'}"])
+    items = [seeded(build(found.data["data"]).train, 0)[i] for i in range(4)]
+    assert {tuple(item["image"].shape[-2:]) for item in items} == {(240, 320)}
+    assert max(len(item["boxes"]) for item in items) > 20
 
 
 @pytest.mark.slow

@@ -136,3 +136,19 @@ def extents(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 4"]:
         edges.append((torch.minimum(low, high), high))
     (x1, x2), (y1, y2) = edges
     return torch.stack((x1, y1, x2, y2), dim=-1).float()
+
+
+def around_masks(example: Example) -> Example:
+    """The example with boxes in whole pixels around its masks; where it has none, or a mask has no pixel, as it is."""
+    masks = masks_of(example)
+    if masks is None:
+        return example
+    boxes = example["boxes"].as_subclass(Tensor)
+    boxes = torch.where(masks.flatten(1).any(-1)[:, None], extents(masks), boxes)
+    return moved(
+        example,
+        image=example["image"].as_subclass(Tensor),
+        boxes=boxes,
+        masks=masks,
+        geometry=example["geometry"],
+    )

@@ -14,7 +14,7 @@ from detcore.errors import DataError
 from detcore.interfaces import Example, Transform
 from detcore.structures import ImageGeometry
 from detcore_augment.draws import Color, check_range, rgb, uniform
-from detcore_augment.objects import Leftover, MinRatio, MinSize, masks_of, moved, trimmed
+from detcore_augment.objects import Leftover, MinRatio, MinSize, around_masks, masks_of, moved, trimmed
 from detcore_augment.pictures import rescaled_geometry, warp_boxes, warp_image, warp_masks
 
 
@@ -38,6 +38,8 @@ class RandomAffine(Transform):
         min_area_ratio: Objects of which less than this fraction of the box is in the picture are left over. The
             reference keeps all (0).
         leftover: What becomes of them: regions to ignore, or nothing.
+        recompute_bbox: Whether the boxes are made anew around the masks, where there are masks: that of a turned
+            object is then no larger than the object.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class RandomAffine(Transform):
         min_bbox_size: MinSize = 1.0,
         min_area_ratio: MinRatio = 0.1,
         leftover: Leftover = "ignore",
+        recompute_bbox: bool = False,
     ) -> None:
         check_range("scaling_ratio_range", scaling_ratio_range, 0.01)
         self.max_rotate_degree, self.max_translate_ratio = max_rotate_degree, max_translate_ratio
         self.scaling_ratio_range, self.max_shear_degree = scaling_ratio_range, max_shear_degree
         self.border, self.border_val, self.around = border, rgb(border_val), around
         self.min_bbox_size, self.min_area_ratio, self.leftover = min_bbox_size, min_area_ratio, leftover
+        self.recompute_bbox = recompute_bbox
 
     def __call__(self, example: Example) -> Example:
         """See :class:`~detcore.interfaces.Transform`.
@@ -82,12 +86,13 @@ class RandomAffine(Transform):
             masks=None if masks is None else warp_masks(masks, matrix, size),
             geometry=self._geometry(example, matrix, size),
         )
-        return trimmed(
+        result = trimmed(
             result,
             min_bbox_size=self.min_bbox_size,
             min_area_ratio=self.min_area_ratio,
             leftover=self.leftover,
         )
+        return around_masks(result) if self.recompute_bbox else result
 
     def draw(self, old: tuple[int, int], new: tuple[int, int]) -> Float[Tensor, "3 3"]:
         """A map from the old picture's points (x, y, 1) to the new one's, in float64.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor
-from torchvision import tv_tensors
 
 from detcore.interfaces import Example, Transform
 from detcore_augment.draws import check_range, integer, uniform
-from detcore_augment.objects import Leftover, MinRatio, MinSize, extents, trimmed
+from detcore_augment.objects import Leftover, MinRatio, MinSize, around_masks, trimmed
 from detcore_augment.pictures import window
 
 #: Windows that are tried before one is put around an object.
@@ -27,7 +25,7 @@ class RandomCrop(Transform):
         crop_type: What ``crop_size`` means.
         allow_negative_crop: Whether a window without an object is fine in a picture that has some. If not, windows
             are drawn until one has an object, and after ten it is put around the centre of one.
-        recompute_bbox: Whether the boxes are made anew around what is left of the masks; needs masks.
+        recompute_bbox: Whether the boxes are made anew around what is left of the masks, where there are masks.
         min_bbox_size: Objects with a side below this are left out, in pixels. The reference keeps all (0).
         min_area_ratio: Objects of which less than this fraction of the box is in the window are left over. The
             reference keeps all (0).
@@ -95,19 +93,10 @@ class RandomCrop(Transform):
             min_area_ratio=self.min_area_ratio,
             leftover=self.leftover,
         )
-        return _around_masks(result) if self.recompute_bbox and "masks" in result else result
+        return around_masks(result) if self.recompute_bbox else result
 
 
 def _covering(point: float, length: int, limit: int) -> int:
     """A random place for a window of that length that has the point inside, and is inside of the limit."""
     low, high = max(0, int(point) + 1 - length), min(int(point), limit - length)
     return integer(min(low, high), high)
-
-
-def _around_masks(example: Example) -> Example:
-    masks = example["masks"].as_subclass(Tensor)
-    occupied = masks.flatten(1).any(-1)[:, None]
-    boxes = torch.where(occupied, extents(masks), example["boxes"].as_subclass(Tensor))
-    canvas = example["boxes"].canvas_size
-    changes: dict[str, Any] = {"boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas)}
-    return Example(**{**example, **changes})

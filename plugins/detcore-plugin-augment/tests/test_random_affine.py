@@ -133,6 +133,20 @@ def test_about_the_centre_or_the_corner(picture):
     assert corner(picture(boxes=((8, 4, 24, 20),)))["boxes"].tolist() == [[4, 2, 12, 10]]
 
 
+def test_boxes_around_turned_masks(picture):
+    before = picture((40, 40), ((14, 14, 26, 26),))
+    y, x = torch.meshgrid(torch.arange(40) - 19.5, torch.arange(40) - 19.5, indexing="ij")
+    before["masks"][0] = x.square() + y.square() < 36
+    off = {"loose": [], "tight": []}
+    for seed in range(5):
+        for name, boxes in off.items():
+            torch.manual_seed(seed)
+            turned = RandomAffine(**{**STILL, "max_rotate_degree": 90}, recompute_bbox=name == "tight")(before)
+            boxes.append(float((turned["boxes"][0] - torch.tensor([14, 14, 26, 26])).abs().max()))
+    assert max(off["loose"]) > 1.5  # the turned square's corners
+    assert max(off["tight"]) <= 1  # a disc stays one
+
+
 def test_after_a_mosaic_the_border_cuts_it_out(picture):
     pieces = [picture((24, 32), ((2, 3, 30, 22),), labels=(label,)) for label in range(4)]
     mosaic = Mosaic(img_scale=(32, 24), center_ratio_range=(1, 1)).mix(pieces[0], pieces[1:])
