@@ -14,6 +14,7 @@ from detcore.errors import ConfigError
 from detcore.structures import Detections, ImageBatch, ImageGeometry, Targets
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 120), st.floats(0, 0.95))
 def test_spans_cover_everything(length, tile, overlap):
     found = spans(length, tile, overlap)
