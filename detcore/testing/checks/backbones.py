@@ -111,6 +111,16 @@ def backbone_leaves_its_arguments(trial: Trial) -> None:
         backbone(images)
 
 
+@check(Backbone)
+def backbone_layers_have_every_parameter(trial: Trial) -> None:
+    """Its ``depth_layers()`` have every parameter of it exactly once."""
+    backbone = trial.component()
+    layers = [name for layer in backbone.depth_layers() for name in layer]
+    for name, _ in backbone.named_parameters():
+        count = sum(name == prefix or name.startswith(f"{prefix}.") for prefix in layers)
+        trial.require(count == 1, f"the parameter {name} is in {count} of them")
+
+
 @check(Backbone, slow=True, compares=True)
 def backbone_compiles(trial: Trial) -> None:
     """``torch.compile(fullgraph=True)`` takes it and gives the same."""

@@ -108,6 +108,13 @@ class ComputesInFloat32(Strided):
         return first.float(), second.float()
 
 
+class ForgetsALayer(Strided):
+    """When it is asked for its layers."""
+
+    def depth_layers(self):
+        return super().depth_layers()[1:]
+
+
 class Lateral(Neck):
     """One convolution per level, done right."""
 
@@ -478,6 +485,7 @@ MUTANTS = [
     (NormalisesInPlace, {"backbone_leaves_its_arguments"}, set()),
     (DividesByTheDeviation, {"backbone_features_are_finite"}, set()),
     (ComputesInFloat32, {"backbone_keeps_float64"}, set()),
+    (ForgetsALayer, {"backbone_layers_have_every_parameter"}, set()),
     (DropsALevel, {"neck_out_features_are_true"}, set()),
     (AddsInPlace, {"neck_leaves_its_arguments"}, {"neck_images_are_independent"}),
     (ReturnsAList, {"neck_out_features_are_true"}, set()),
