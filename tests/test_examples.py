@@ -67,7 +67,8 @@ def test_experiments_train_on_real_data(tmp_path, name):
     command = [
         str(Path(sys.executable).with_name("detcore")), "train", str(ROOT / "examples" / name),
         f"data.root={data}", f"data.train.transforms={transforms}", f"data.val.transforms={transforms}",
-        "data.batch_size=16", "data.workers=0", "epochs=1", "--out", "run",
+        "data.batch_size=16", "data.workers=0", "data.final_transforms=null", "data.final_epochs=0",
+        "epochs=1", "--out", "run",
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stderr
