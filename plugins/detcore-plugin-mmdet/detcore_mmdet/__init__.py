@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from detcore_mmdet.config_file import read_config
     from detcore_mmdet.errors import TranslationError
     from detcore_mmdet.options import Options
+    from detcore_mmdet.training.test_time import augmentation_of, augmented
     from detcore_mmdet.translation import Translation, translate, translation_of
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Options",
     "Translation",
     "TranslationError",
+    "augmentation_of",
+    "augmented",
     "from_mmdet",
     "import_detector",
     "load_checkpoint",
@@ -31,6 +34,8 @@ _HOME = {
     "Options": "options",
     "Translation": "translation",
     "TranslationError": "errors",
+    "augmentation_of": "training.test_time",
+    "augmented": "training.test_time",
     "from_mmdet": "bridge",
     "import_detector": "bridge",
     "load_checkpoint": "checkpoints",

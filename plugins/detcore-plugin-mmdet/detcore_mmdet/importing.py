@@ -16,6 +16,7 @@ from detcore_mmdet.bridge import Imported, import_detector
 from detcore_mmdet.checkpoints import load_checkpoint
 from detcore_mmdet.config_file import read_config
 from detcore_mmdet.training.experiment import Experiment, experiment_of, write_experiment
+from detcore_mmdet.training.test_time import Augmentation, augmentation_of
 
 MODEL, REPORT, TRAIN = "model", "report.json", "train.yaml"
 #: Sides of the images of the self-check, in pixels.
@@ -52,6 +53,7 @@ def import_files(config: Path, checkpoint: Path | None, out: Path) -> Iterator[s
     check_saved(imported.detector, out / MODEL)
     yield "self-check: the saved model gives the same detections"
     yield from _train_file(experiment_of(cfg, imported.translation), out)
+    yield from _test_time(augmentation_of(cfg), out)
 
 
 def _train_file(experiment: Experiment | None, out: Path) -> Iterator[str]:
@@ -65,6 +67,15 @@ def _train_file(experiment: Experiment | None, out: Path) -> Iterator[str]:
         yield f"no {TRAIN}: parts of the training have no counterpart"
     yield from _tell("of the training, not translated", experiment.problems)
     yield from _tell("of the training, left out or decided", experiment.notes)
+
+
+def _test_time(found: Augmentation | None, out: Path) -> Iterator[str]:
+    if found is None:
+        return
+    if found.config is not None:
+        yield f"augmentation of tests: detcore predict IMAGES --model {out / MODEL} --out FOLDER {found.options}"
+    yield from _tell("of the augmentation of tests, not translated", found.problems)
+    yield from _tell("of the augmentation of tests, decided", found.notes)
 
 
 def _weights_line(imported: Imported) -> str:

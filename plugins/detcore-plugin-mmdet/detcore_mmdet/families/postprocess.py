@@ -26,7 +26,7 @@ def nms_postprocess(test: Options) -> dict[str, Any]:
     }
     if nms.take("class_agnostic", False):
         result["class_agnostic"] = True
-    return _with_suppression(result, nms, default=100)
+    return with_suppression(result, nms, default=100)
 
 
 def level_nms(test: Options) -> dict[str, Any]:
@@ -42,10 +42,10 @@ def level_nms(test: Options) -> dict[str, Any]:
     most = test.take("max_per_img", test.take("max_num"))
     result |= {} if most is None else {"max_per_img": most}
     nms.only("class_agnostic", False)
-    return _with_suppression(result, nms, default=1000, iou_threshold=test.take("nms_thr", 0.7))
+    return with_suppression(result, nms, default=1000, iou_threshold=test.take("nms_thr", 0.7))
 
 
-def _with_suppression(
+def with_suppression(
     result: dict[str, Any], nms: Options, default: int, iou_threshold: float | None = None
 ) -> dict[str, Any]:
     """Adds the threshold, the suppression where it is not plain NMS, and its limit to all classes together.

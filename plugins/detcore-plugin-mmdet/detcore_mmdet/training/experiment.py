@@ -22,8 +22,8 @@ _MACHINERY = (
     "evaluation", "file_client_args", "find_unused_parameters", "gpu_ids", "img_norm_cfg", "launcher",
     "log_config", "log_level", "log_processor", "max_epochs", "metainfo", "model", "mp_start_method",
     "opencv_num_threads", "resume", "resume_from", "seed", "test_cfg", "test_dataloader", "test_evaluator",
-    "test_pipeline", "total_epochs", "train_pipeline", "val_cfg", "val_evaluator", "vis_backends",
-    "visualizer", "work_dir", "workflow",
+    "test_pipeline", "total_epochs", "train_pipeline", "tta_model", "tta_pipeline", "val_cfg",
+    "val_evaluator", "vis_backends", "visualizer", "work_dir", "workflow",
 )  # fmt: skip
 
 
