@@ -9,13 +9,15 @@ import torch.utils.data
 
 from detcore.interfaces import Dataset, Example
 from detcore.structures import ClassMap
+from detcore_data.generators import seeded_generators
 
 
 class EpochSeeded(torch.utils.data.Dataset[Example]):
     """A dataset whose items, in an epoch, are the same in any worker, order, batch or number of processes.
 
     Around each item torch's global CPU generator is seeded from (seed, epoch, index), and afterwards put back
-    as it was, so that reading data never changes the random numbers of the training itself.
+    as it was, so that reading data never changes the random numbers of the training itself. Transforms should
+    draw from it; numpy's and Python's global generators are seeded likewise, for those that do not.
 
     Args:
         dataset: The dataset with the random transforms.
@@ -58,13 +60,8 @@ class EpochSeeded(torch.utils.data.Dataset[Example]):
         """
         index, repetition = index if isinstance(index, tuple) else (index, 0)
         index = range(len(self.dataset))[index]  # -1 and the last index are the same item
-        generator = torch.default_generator
-        state = generator.get_state()
-        generator.manual_seed(item_seed(self.seed, self.epoch, index, repetition))
-        try:
+        with seeded_generators(item_seed(self.seed, self.epoch, index, repetition)):
             return self.dataset[index]
-        finally:
-            generator.set_state(state)
 
 
 def seeded(dataset: Dataset, seed: int) -> EpochSeeded:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 
+import numpy as np
 import pytest
 import torch
 from detcore_data import EpochSeeded, collate, seeded
@@ -43,6 +45,34 @@ def test_the_global_generator_is_left_as_it_was(random_dataset):
     torch.manual_seed(3)
     data[2]
     assert torch.equal(torch.rand(4), expected)
+
+
+class Careless(torch.utils.data.Dataset):
+    """Draws from every global generator there is."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return random.random(), np.random.rand(), float(torch.rand(()))
+
+
+def test_other_generators_are_seeded_too():
+    data = seeded(Careless(), 5)
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    expected = Careless()[0]
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    first = [data[i] for i in range(5)]
+    assert Careless()[0] == expected
+    assert [data[i] for i in range(5)] == first
+    for column in zip(*first, strict=True):
+        assert len(set(column)) == 5
+    data.set_epoch(1)
+    assert data[0] != first[0]
 
 
 def test_the_global_generator_is_put_back_after_an_error(random_dataset):

@@ -38,6 +38,7 @@ class Circumstances:
         gradients: Parameters whose gradient is not finite.
         epoch: From 1.
         step: Optimizer steps taken before it.
+        seed: Of the run.
         position: Batches trained on before it.
         rank: The process that met it.
         processes: How many there were.
@@ -52,6 +53,7 @@ class Circumstances:
     gradients: tuple[str, ...] = ()
     epoch: int = 1
     step: int = 0
+    seed: int = 0
     position: int = 0
     rank: int = 0
     processes: int = 1

@@ -116,6 +116,7 @@ class Guard:
             gradients=tuple(gradients),
             epoch=module.progress.epoch + 1,
             step=module.progress.step,
+            seed=module.experiment.seed,
             position=module.batches_done,
             rank=module.global_rank,
             processes=world_size(),

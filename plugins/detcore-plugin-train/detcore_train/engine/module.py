@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from detcore_data import ExampleBatch
+from detcore_data.generators import seed_all
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
@@ -249,12 +250,13 @@ class _Sent:
 
 
 def seed_step(seed: int, batch: int, rank: int) -> None:
-    """Seeds torch's generators for a batch.
+    """Seeds the generators for a batch: torch's, and for parts that draw from them, numpy's and Python's.
 
-    That of the CPU is the same in every process: samplers read it, so that an image's sample does not depend on the
+    Those of the CPU are the same in every process: samplers read it, so that an image's sample does not depend on the
     process that it falls to. Those of devices differ, so that processes do not drop the same units out.
     """
     torch.manual_seed(step_seed(seed, batch, 0))
+    seed_all(step_seed(seed, batch, 0))
     if rank and torch.cuda.is_available():
         torch.cuda.manual_seed(step_seed(seed, batch, rank))
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from detcore_data.generators import seeded_generators
 from torch import Tensor
 
 from detcore.interfaces import Detector
@@ -16,6 +17,7 @@ from detcore_train.bad_batch import BadBatch, single
 from detcore_train.engine.averaging import swap_in
 from detcore_train.engine.determinism import deterministic_arithmetic
 from detcore_train.engine.guard import bad_gradients
+from detcore_train.engine.module import seed_step
 from detcore_train.evaluation import as_images
 from detcore_train.replaying.boxes import check_boxes
 from detcore_train.replaying.trace import Origin, Trace, backward, bad_state
@@ -191,14 +193,19 @@ class _Again:
             listener(kept.circumstances.epoch - 1, kept.circumstances.step)
         swap_in(detector, self.state)  # after the parts heard of the progress: they may have changed buffers
         batch = kept.batch.to(self.device)
-        with _random(kept.random), _precision(kept.circumstances.precision, self.device):
+        with _random(kept), _precision(kept.circumstances.precision, self.device):
             return detector(as_images(detector, batch), batch.targets)  # type: ignore[no-any-return]
 
 
 @contextmanager
-def _random(states: Mapping[str, Tensor]) -> Iterator[None]:
+def _random(kept: BadBatch) -> Iterator[None]:
     """Random numbers as they were, and afterwards again as before."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count() if "cuda" in states else 0)):
+    states, was = kept.random, kept.circumstances
+    with (
+        seeded_generators(0),
+        torch.random.fork_rng(devices=range(torch.cuda.device_count() if "cuda" in states else 0)),
+    ):
+        seed_step(was.seed, was.position, was.rank)
         torch.set_rng_state(states["cpu"])
         if "cuda" in states and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"])
