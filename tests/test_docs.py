@@ -12,6 +12,7 @@ import torch
 
 from detcore import config, hooks, interfaces, registry
 from detcore.api import INTERFACE_VERSIONS
+from detcore.serialize import as_spec
 from detcore.testing import ConformanceError, run_check
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -78,6 +79,19 @@ def test_the_example_of_evaluation(tmp_path, monkeypatch):
     analysis = run(DOCS / "evaluation.md")["analysis"]
     assert analysis.error_counts["classification"] == analysis.confusion.sum() > 0
     assert analysis.gains["classification"] == pytest.approx(1.0)
+
+
+def test_the_example_of_augmentation(tmp_path):
+    run(DOCS / "augmentation.md")
+    (text,) = blocks(DOCS / "augmentation.md", "yaml")
+    (tmp_path / "data.yaml").write_text(text)
+    transforms = config.load(tmp_path / "data.yaml").data["data"]["train"]["transforms"]
+    assert [as_spec(one).type.__name__ for one in transforms] == [
+        "Mosaic",
+        "RandomAffine",
+        "MixUp",
+        "RandomFlip",
+    ]
 
 
 def test_every_page_is_in_the_menu():
