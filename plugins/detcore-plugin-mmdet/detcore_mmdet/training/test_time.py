@@ -94,10 +94,8 @@ def _merging(root: Options) -> dict[str, Any]:
         model.take(name)
     settings = model.options("tta_cfg")
     found = with_suppression(settings.same("max_per_img"), settings.options("nms"), default=100)
-    merger = {
-        "type": "NMSMerger",
-        **{name: found[name] for name in ("iou_threshold", "nms") if name in found},
-    }
+    merger: dict[str, Any] = {"type": "NMSMerger"}
+    merger |= {name: found[name] for name in ("iou_threshold", "nms") if name in found}
     model.finish()
     return {"max_per_img": found.get("max_per_img", 100), "merger": merger}
 
