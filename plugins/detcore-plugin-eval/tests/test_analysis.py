@@ -4,11 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from detcore_data import CocoMetric
+import torch
+from detcore_data import CocoDataset, CocoMetric, Collected, ShapesDataset
 from detcore_eval import analyse
 from detcore_eval import matching as matching_module
 from detcore_eval.curves import Curve
 from detcore_eval.errors import ERRORS, MEANING, GtState, State
+
+from detcore.structures import ImageDetections
 
 CASES = 120
 BOX, FAR = (0, 0, 40, 40), (100, 60, 140, 100)
@@ -237,3 +240,28 @@ def test_only_ignored(in_memory, collect):
 def test_wrong_overlaps(in_memory, collect):
     with pytest.raises(ValueError, match=r"0 < background < overlap <= 1, got 0\.5 and 0\.5"):
         analyse(collect(in_memory([1], ["cat"]), {}), background=0.5)
+
+
+def test_masks(tmp_path):
+    folder = ShapesDataset(root=tmp_path, length=6, size=(48, 64)).folder
+    dataset = CocoDataset(annotations=folder / "instances.json", images=folder / "images", with_masks=True)
+    collected, metric = Collected(dataset, masks=True), CocoMetric(iou_types=("segm",))
+    metric.start(dataset)
+    random = torch.Generator().manual_seed(0)
+    for index in range(len(dataset)):
+        item = dataset[index]
+        masks = item["masks"].as_subclass(torch.Tensor)
+        shifts = torch.randint(0, 6, (len(masks), 2), generator=random).tolist()
+        moved = [mask.roll(shift, (0, 1)) for mask, shift in zip(masks, shifts, strict=True)]
+        masks = torch.stack(moved) if moved else masks
+        boxes = torch.zeros(len(masks), 4)  # only masks are compared
+        found = ImageDetections(boxes, torch.rand(len(masks), generator=random), item["labels"], masks)
+        collected.add([item["image_id"]], [found])
+        metric.update([item["image_id"]], [found])
+    analysis = analyse(collected, iou_type="segm")
+    wanted = metric.per_class()
+    for row in analysis.classes:
+        assert row.ap == pytest.approx(wanted[row.name]["AP"], abs=1e-12)
+        assert row.ap50 == pytest.approx(wanted[row.name]["AP50"], abs=1e-12)
+    assert 0 < np.mean([row.ap for row in analysis.classes]) < 1
+    assert analyse(collected).classes[0].ap == 0  # as boxes, nothing was found
