@@ -1,12 +1,14 @@
 """Arithmetic that gives the same bits each time."""
 
 import io
+import random
 
+import numpy as np
 import pytest
 import torch
 from detcore_train import fit
 from detcore_train.engine.determinism import deterministic_arithmetic
-from detcore_train.engine.module import TrainingModule
+from detcore_train.engine.module import TrainingModule, seed_step
 from rich.console import Console
 from torch.utils import deterministic
 
@@ -88,3 +90,28 @@ def test_threads_of_a_cpu_add_in_order(record_property):
             found.add(tuple(place.grad.tolist()))
     record_property("tried", 10)
     assert len(found) == 1
+
+
+def test_parts_may_draw_from_any_global_generator(config, tmp_path, monkeypatch):
+    def drawn(batch):
+        seed_step(3, batch, 0)
+        return random.random(), np.random.rand(), float(torch.rand(()))
+
+    assert drawn(1) == drawn(1)
+    assert not set(drawn(1)) & set(drawn(2))
+    seen = []
+    original = TrainingModule.training_step
+
+    def training_step(self, *args):
+        seen.append((random.random(), np.random.rand()))
+        return original(self, *args)
+
+    monkeypatch.setattr(TrainingModule, "training_step", training_step)
+    config |= {"epochs": 1}
+    for name in ("a", "b"):
+        random.seed(len(seen))
+        np.random.seed(len(seen))
+        experiment = build(config, kind="experiments")
+        fit(experiment, tmp_path / name, accelerator="cpu", console=Console(file=io.StringIO()))
+    assert seen[:3] == seen[3:]
+    assert len(set(seen)) == 3

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch.utils import deterministic
+import torch.utils.deterministic
+
+
+#: A module whose settings are properties, which type checkers do not see.
+_settings: Any = torch.utils.deterministic
 
 
 @contextmanager
@@ -29,13 +33,13 @@ def deterministic_arithmetic(wanted: bool | Literal["warn"], device: str) -> Ite
         yield
         return
     mode = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, fill = torch.backends.cudnn.benchmark, deterministic.fill_uninitialized_memory
+    benchmark, fill = torch.backends.cudnn.benchmark, _settings.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     torch.use_deterministic_algorithms(True, warn_only=wanted is not True)
     torch.backends.cudnn.benchmark = False
-    deterministic.fill_uninitialized_memory = False
+    _settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
-        torch.backends.cudnn.benchmark, deterministic.fill_uninitialized_memory = benchmark, fill
+        torch.backends.cudnn.benchmark, _settings.fill_uninitialized_memory = benchmark, fill
