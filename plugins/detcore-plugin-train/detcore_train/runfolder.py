@@ -244,20 +244,32 @@ def detector_folder(path: str | Path) -> Path:
     """The checkpoint that a path means: itself, or the best (else the last) of a run.
 
     Raises:
-        CheckpointError: There is none; the message says what was looked for.
+        CheckpointError: There is none; the message says what was looked for. Or its weights are not those that
+            training wrote.
     """
     path = Path(path)
     if path.suffix == ".safetensors" or (path / WEIGHTS).is_file():
-        return path
+        return _undamaged(path)
     for candidate in (path / BEST, path / LAST):
         if all((candidate / name).is_file() for name in (WEIGHTS, CONFIG, CLASSES)):
-            return candidate
+            return _undamaged(candidate)
     what = (
         "no such folder"
         if not path.exists()
         else f"neither a checkpoint ({WEIGHTS}) nor a run ({BEST}/, {LAST}/)"
     )
     raise CheckpointError(f"{path}: {what}")
+
+
+def _undamaged(path: Path) -> Path:
+    """The path itself, if the weights are those that a run wrote there, or nothing says what it wrote."""
+    written = Checkpoint.read(path) if (path / META).is_file() else None
+    expected = None if written is None else written.digests.get(WEIGHTS)
+    if expected is not None and digest(path / WEIGHTS) != expected:
+        raise CheckpointError(
+            f"{path / WEIGHTS} is truncated or was changed since it was written; use another checkpoint of the run"
+        )
+    return path
 
 
 def _step_in_name(path: Path) -> int:

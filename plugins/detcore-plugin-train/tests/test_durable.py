@@ -10,7 +10,7 @@ import pytest
 from detcore_train import durable, fit
 from detcore_train.durable import new_folder, seal, unseal
 from detcore_train.engine.logbook import CsvLog
-from detcore_train.runfolder import Checkpoint, RunFolder
+from detcore_train.runfolder import Checkpoint, RunFolder, detector_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -119,6 +119,21 @@ def test_training_goes_on_from_the_one_before(config, run, name, how):
     assert [row.split(",")[:5] for row in again.splitlines()] == [
         row.split(",")[:5] for row in whole.splitlines()
     ]
+
+
+@pytest.mark.parametrize("how", ["cut", "flip"])
+@pytest.mark.reliability(
+    area="evaluation",
+    fault="the weights of a checkpoint are truncated, or one bit of them is changed",
+    outcome="an error that names the file; nothing is evaluated",
+)
+def test_damaged_weights_are_not_evaluated(run, how):
+    assert detector_folder(run.path) == run.best
+    damage(run.best / "model.safetensors", how, 0.9)
+    for path in (run.path, run.best):
+        with pytest.raises(CheckpointError, match=r"best/model\.safetensors is truncated or was changed"):
+            detector_folder(path)
+    assert detector_folder(run.last) == run.last
 
 
 @resume("every checkpoint is damaged", "an error that says so; nothing is trained")

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 import torch.utils.deterministic
 
-
 #: A module whose settings are properties, which type checkers do not see.
 _settings: Any = torch.utils.deterministic
 
