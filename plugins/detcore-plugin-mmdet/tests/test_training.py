@@ -175,7 +175,7 @@ def test_2x(retinanet):
 
 
 def test_what_has_no_counterpart_is_listed(three):
-    three["train_dataloader"]["dataset"]["pipeline"].insert(2, {"type": "Mosaic"})
+    three["train_dataloader"]["dataset"]["pipeline"].insert(2, {"type": "CutOut"})
     three["train_dataloader"]["dataset"]["made_up"] = 1
     three["custom_hooks"] = [{"type": "EMAHook"}]
     three["optim_wrapper"]["optimizer"]["made_up"] = 2
@@ -253,3 +253,109 @@ def test_masks_and_padding(three):
     train = experiment(three).config["data"]["train"]
     assert train["with_masks"] is True
     assert {"type": "Pad", "pad_val": [114, 114, 114], "size": [640, 640]} in train["transforms"]
+
+
+#: What the reference does with objects at the border, in parameters of detcore.
+ALL = {"min_bbox_size": 0.0, "min_area_ratio": 0.0}
+
+
+def test_a_pipeline_that_mixes_images(three):
+    """As in the reference's YOLOX configurations."""
+    inner = {**three["train_dataloader"]["dataset"], "pipeline": LOAD}
+    three["train_dataloader"]["dataset"] = {
+        "type": "MultiImageMixDataset",
+        "dataset": inner,
+        "pipeline": [
+            {"type": "Mosaic", "img_scale": (640, 640), "pad_val": 114.0},
+            {"type": "RandomAffine", "scaling_ratio_range": (0.1, 2), "border": (-320, -320)},
+            {
+                "type": "MixUp",
+                "img_scale": (640, 640),
+                "ratio_range": (0.8, 1.6),
+                "pad_val": 114.0,
+                "flip_ratio": 0.2,
+            },
+            {"type": "RandomFlip", "prob": 0.5},
+            {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False},
+            *PACK,
+        ],
+    }
+    found = experiment(three)
+    assert found.problems == ()
+    train = found.config["data"]["train"]
+    assert (train["type"], train["annotations"]) == ("CocoDataset", "train.json")
+    assert train["transforms"] == [
+        {"type": "Mosaic", "img_scale": [640, 640], "pad_val": 114, **ALL, "antialias": False},
+        {
+            "type": "RandomAffine", "scaling_ratio_range": (0.1, 2), "around": "corner", "border": [-320, -320],
+            "border_val": [114, 114, 114], **ALL,
+        },
+        {
+            "type": "MixUp", "img_scale": [640, 640], "ratio_range": (0.8, 1.6), "pad_val": 114, "flip_ratio": 0.8,
+            **ALL, "antialias": False,
+        },
+        {"type": "RandomFlip", "prob": 0.5, "direction": "horizontal"},
+        {"type": "FilterAnnotations", "min_gt_bbox_wh": [1, 1]},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (
+            {"type": "CopyPaste", "max_num_pasted": 10},
+            {"type": "CopyPaste", "max_num_pasted": 10, "leftover": "drop"},
+        ),
+        (
+            {"type": "RandomCrop", "crop_type": "absolute_range", "crop_size": (384, 600), "allow_negative_crop": True},
+            {
+                "type": "RandomCrop", "crop_size": [384, 600], "crop_type": "absolute_range",
+                "allow_negative_crop": True, **ALL,
+            },
+        ),
+        (
+            {"type": "MinIoURandomCrop", "min_ious": (0.1, 0.9), "min_crop_size": 0.3},
+            {
+                "type": "MinIoURandomCrop", "min_ious": (0.1, 0.9), "min_crop_size": 0.3, "min_bbox_size": 0.0,
+                "leftover": "drop",
+            },
+        ),
+        (
+            {"type": "Expand", "mean": [123.675, 116.28, 103.53], "to_rgb": True, "ratio_range": (1, 4)},
+            {"type": "Expand", "mean": [124, 116, 104], "ratio_range": (1, 4)},
+        ),
+        (
+            {
+                "type": "Albu",
+                "transforms": [{"type": "OneOf", "p": 0.1, "transforms": [{"type": "Blur", "blur_limit": 3}]}],
+                "bbox_params": {
+                    "type": "BboxParams", "format": "pascal_voc", "min_visibility": 0.1,
+                    "label_fields": ["gt_bboxes_labels", "gt_ignore_flags"], "filter_lost_elements": True,
+                },
+                "keymap": {"img": "image", "gt_bboxes": "bboxes"},
+                "skip_img_without_anno": True,
+            },
+            {
+                "type": "Albumentations",
+                "transforms": [{"type": "OneOf", "p": 0.1, "transforms": [{"type": "Blur", "blur_limit": 3}]}],
+                "min_visibility": 0.1,
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_augmentation(three, step, expected):
+    three["train_dataloader"]["dataset"]["pipeline"].insert(2, step)
+    found = experiment(three)
+    assert found.problems == ()
+    assert found.config["data"]["train"]["transforms"][0] == expected
+
+
+def test_what_augmentation_cannot_do_is_told(three):
+    three["train_dataloader"]["dataset"]["pipeline"][2:2] = [
+        {"type": "Mosaic", "bbox_clip_border": False},
+        {"type": "RandomAffine", "border": (-320, -160)},
+    ]
+    assert {problem.path for problem in experiment(three).problems} == {
+        "train_dataloader.dataset.pipeline.2.bbox_clip_border",
+        "train_dataloader.dataset.pipeline.3.border",
+    }

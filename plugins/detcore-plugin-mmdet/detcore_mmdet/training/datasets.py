@@ -21,6 +21,8 @@ def dataset_of(o: Options, *, training: bool) -> dict[str, Any] | None:
         o: The dataset's options.
         training: Whether it is trained on: 2.x leaves images without objects out then.
     """
+    if o.type == "MultiImageMixDataset":
+        return _mixed(o, training=training)
     make = _DATASETS.get(o.type)
     if make is None:
         o.problem(
@@ -43,6 +45,23 @@ def dataset_of(o: Options, *, training: bool) -> dict[str, Any] | None:
         o.take(name)
     o.finish()
     return result
+
+
+def _mixed(o: Options, *, training: bool) -> dict[str, Any] | None:
+    """A dataset whose pipeline mixes images: here, its steps follow those of the dataset inside."""
+    inner = o.take("dataset")
+    if not isinstance(inner, Mapping):
+        o.problem("dataset", f"expected a dict with 'type', got {inner!r:.60}")
+        return None
+    result = dataset_of(o.nested("dataset", inner), training=training)
+    transforms = pipeline_of(o).transforms
+    o.only("skip_type_keys")
+    o.take("max_refetch")
+    o.take("dynamic_scale")
+    o.finish()
+    if result is None:
+        return None
+    return {**result, "transforms": [*result.get("transforms", []), *transforms]}
 
 
 def classes_of(o: Options) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detcore_mmdet.options import Options
+from detcore_mmdet.training.augmentation import STEPS as AUGMENTATION
 
 #: Steps that only move data about.
 _FORMATTING = (
@@ -187,6 +188,7 @@ def _photometric(s: Options) -> list[dict[str, Any]]:
 
 
 _STEPS: dict[str, Callable[[Options], list[dict[str, Any]]]] = {
+    **AUGMENTATION,
     "LoadImageFromFile": _load,
     "Normalize": _normalize,
     "Pad": _pad,
