@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
+import torch
 import typer
+from PIL import Image
 from torch import Tensor
 
 import detcore
@@ -115,15 +118,14 @@ def read_images(path: Path) -> list[Tensor]:
     Raises:
         DataError: There is none, or one cannot be read.
     """
-    from torchvision.io import ImageReadMode, decode_image
-
     paths = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in IMAGES)
     if not paths:
         raise DataError(f"{path}: no image ({', '.join(IMAGES)})")
     images = []
     for one in paths:
         try:
-            images.append(decode_image(str(one), ImageReadMode.RGB))
-        except RuntimeError as cause:
+            with Image.open(one) as opened:
+                images.append(torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1))
+        except OSError as cause:
             raise DataError(f"{one}: cannot be read as an image ({cause})") from cause
     return images

@@ -77,11 +77,23 @@ def _untranslated(program: ExportedProgram, cause: BaseException) -> str:
     if found is None:
         return f"the detector cannot be written as ONNX: {describe(cause)}"
     operator = f"{found[1].replace('::', '.')}.{found[2]}"
-    module = next((_module_of(node) for node in program.graph.nodes if str(node.target) == operator), "")
+    module = _owner(program, operator)
     return (
         f"{module or 'the detector'} cannot be written as ONNX: its operator {operator} has no translation; "
         "export with --format torch-export, or replace that part"
     )
+
+
+def _owner(program: ExportedProgram, operator: str) -> str:
+    """The module that an operator was called in, by itself or as a piece of another."""
+    used = [node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    with quietly():
+        pieces = program.run_decompositions(torch._decomp.get_decompositions(used))
+    for look in (program, pieces):
+        for node in look.graph.nodes:
+            if str(node.target) == operator and _module_of(node):
+                return _module_of(node)
+    return ""
 
 
 def _module_of(node: torch.fx.Node) -> str:

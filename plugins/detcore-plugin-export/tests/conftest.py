@@ -68,9 +68,10 @@ class CellHead(DenseHead):
 
     def predict(self, output, batch: ImageBatch) -> Detections:
         ((height, width),) = output.levels
-        y = torch.arange(height).repeat_interleave(width)
-        x = torch.arange(width).repeat(height)
-        corner = torch.stack((x, y), -1) * self.stride
+        y, x = torch.arange(height)[:, None], torch.arange(width)
+        corner = (
+            torch.stack((x.expand(height, width), y.expand(height, width)), -1).reshape(-1, 2) * self.stride
+        )
 
         def decode(prior: Tensor, label: Tensor) -> Tensor:
             code = output.codes.gather(1, prior[..., None].expand(-1, -1, 4))
