@@ -106,4 +106,4 @@ class MixUp(MixTransform):
         if self.alpha is None:
             return self.weight
         alpha = torch.tensor(self.alpha, dtype=torch.float64)
-        return float(torch.distributions.Beta(alpha, alpha).sample())  # type: ignore[no-untyped-call]
+        return float(torch.distributions.Beta(alpha, alpha).sample())
