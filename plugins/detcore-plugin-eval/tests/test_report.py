@@ -183,6 +183,13 @@ def test_pictures(shapes):
     assert not (picture[:, 22:, : width // 2 - 4] == picture[:, 22:, width // 2 + 4 :]).all()
 
 
+def test_wide_pictures_stand_one_above_the_other(tmp_path):
+    shapes = ShapesDataset(root=tmp_path, length=3, size=(60, 200))
+    report = evaluated(shapes)
+    picture = both_sides(shapes, report.analysis, report.analysis.worst_images(1)[0].position)
+    assert tuple(picture.shape[-2:]) == (2 * (60 * 4 + 22) + 6, 200 * 4)
+
+
 def test_many_classes(in_memory, collect, tmp_path):
     names = [f"class {i}" for i in range(200)]
     objects = [(1, i, (0, 0, 20 + i % 50, 40), 0, 0) for i in range(0, 200, 2)]

@@ -17,6 +17,7 @@ from detcore_eval.drawing import Color, draw_boxes, font, resized
 from detcore_eval.errors import GtState, State
 
 _EDGE = 560
+_WIDE = 1.7  # pictures so many times as wide as high stand one above the other
 _GREEN, _GREY, _ORANGE, _RED = (30, 150, 60), (130, 130, 130), (240, 150, 0), (215, 35, 35)
 _PURPLE, _BLUE, _PINK = (140, 60, 200), (40, 110, 220), (225, 60, 160)
 
@@ -41,7 +42,7 @@ GT_COLORS: dict[GtState, Color] = {
 
 
 def both_sides(dataset: Dataset, analysis: Analysis, position: int) -> UInt8[Tensor, "3 h w"] | None:
-    """The two pictures side by side; None where the image cannot be had.
+    """The two pictures side by side, or one above the other; None where the image cannot be had.
 
     Args:
         dataset: The dataset.
@@ -55,11 +56,13 @@ def both_sides(dataset: Dataset, analysis: Analysis, position: int) -> UInt8[Ten
     if image is None:
         return None
     index = int((analysis.flat.positions == position).argmax())
-    factor = min(_EDGE / max(image.shape[-2:]), 4.0)
+    height, width = image.shape[-2:]
+    wide = width > _WIDE * height
+    factor = min((2 * _EDGE if wide else _EDGE) / max(height, width), 4.0)
     large = resized(image, factor)
     left = draw_boxes(large, *_objects(analysis, index, factor))
     right = draw_boxes(large, *_detections(analysis, index, factor))
-    return _beside(left, right)
+    return _joined(left, right, below=wide)
 
 
 def _objects(analysis: Analysis, index: int, factor: float) -> tuple[Tensor, list[str], list[Color]]:
@@ -104,12 +107,15 @@ def _ordered(
     return (corners[chosen] * factor).float(), [texts[k] for k in order], [colors[k] for k in order]
 
 
-def _beside(left: Tensor, right: Tensor) -> UInt8[Tensor, "3 h w"]:
-    height, width = left.shape[-2:]
-    canvas = Image.new("RGB", (2 * width + 8, height + 22), (255, 255, 255))
+def _joined(first: Tensor, second: Tensor, *, below: bool) -> UInt8[Tensor, "3 h w"]:
+    height, width = first.shape[-2:]
+    height += 22
+    step = (0, height + 6) if below else (width + 8, 0)
+    size = (width, 2 * height + 6) if below else (2 * width + 8, height)
+    canvas = Image.new("RGB", size, (255, 255, 255))
     pen = ImageDraw.Draw(canvas)
-    for picture, x, title in ((left, 0, "ground truth"), (right, width + 8, "detected")):
-        canvas.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (x, 22))
-        pen.text((x + 2, 2), title, fill=(0, 0, 0), font=font(15))
+    for picture, (x, y), title in ((first, (0, 0), "ground truth"), (second, step, "detected")):
+        canvas.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (x, y + 22))
+        pen.text((x + 2, y + 2), title, fill=(0, 0, 0), font=font(15))
     flat = torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8)
     return flat.view(canvas.height, canvas.width, 3).permute(2, 0, 1).contiguous()
