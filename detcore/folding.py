@@ -68,4 +68,4 @@ def _fits(conv: object, norm: object) -> bool:
         return False
     listened = any(m._forward_hooks or m._forward_pre_hooks for m in (conv, norm))
     constant = not norm.training and norm.running_mean is not None
-    return constant and not listened and norm.num_features == conv.out_channels
+    return bool(constant and not listened and norm.num_features == conv.out_channels)

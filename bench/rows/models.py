@@ -42,7 +42,7 @@ def torchvision_retinanet(size: tuple[int, int]) -> nn.Module:
 def detcore_faster_rcnn() -> nn.Module:
     """Faster R-CNN R50 of detcore."""
     from detcore_fpn import FPN
-    from detcore_rcnn import RPNHead, StandardRoIHead
+    from detcore_rcnn import RPNHead, SingleRoIExtractor, StandardRoIHead
     from detcore_resnet import ResNet
 
     from detcore import TwoStageDetector
@@ -52,7 +52,8 @@ def detcore_faster_rcnn() -> nn.Module:
         backbone=ResNet(depth=50),
         neck=FPN.spec(num_outs=5),
         rpn_head=RPNHead.spec(),
-        roi_head=StandardRoIHead.spec(),
+        # as many samples as torchvision takes; the default takes as many as there are pixels
+        roi_head=StandardRoIHead.spec(bbox_roi_extractor=SingleRoIExtractor.spec(sampling_ratio=2)),
     )
     return placed(model)
 

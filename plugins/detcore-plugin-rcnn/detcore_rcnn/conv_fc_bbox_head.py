@@ -16,6 +16,7 @@ from detcore.component import Part, make, wired
 from detcore.interfaces import BBoxCoder, BBoxHead, BoxLoss, ClassificationLoss
 from detcore.interfaces.bbox_head import BBoxOutput, RoISample, RoISize
 from detcore.layers import NormName
+from detcore.linear import linear
 from detcore.structures import Losses
 from detcore_rcnn.box_losses import region_losses, regions_as_priors
 
@@ -129,8 +130,8 @@ class ConvFCBBoxHead(BBoxHead):
         x = self.shared_convs(features)
         if len(self.shared_fcs):
             x = _through(self.shared_fcs, self._flat(x))
-        logits = self.fc_cls(_through(self.cls_fcs, self._flat(self.cls_convs(x))))
-        codes = self.fc_reg(_through(self.reg_fcs, self._flat(self.reg_convs(x))))
+        logits = linear(self.fc_cls, _through(self.cls_fcs, self._flat(self.cls_convs(x))))
+        codes = linear(self.fc_reg, _through(self.reg_fcs, self._flat(self.reg_convs(x))))
         return BBoxOutput(logits, codes.unflatten(1, (self.num_boxes, self.bbox_coder.code_size)))
 
     def loss(self, output: BBoxOutput, sample: RoISample) -> Losses:
@@ -183,5 +184,5 @@ def _layers(in_size: int, width: int, count: int) -> nn.ModuleList:
 
 def _through(layers: nn.ModuleList, x: Tensor) -> Tensor:
     for layer in layers:
-        x = F.relu(layer(x))
+        x = F.relu(linear(layer, x), inplace=True)  # type: ignore[arg-type]
     return x

@@ -69,9 +69,20 @@ class SingleRoIExtractor(RoIExtractor):
             return everywhere[level, torch.arange(len(level), device=level.device)]
         order = level.argsort(stable=True)
         rows = torch.split(order, level.bincount(minlength=count).tolist())
+        if not torch.is_grad_enabled():
+            return self._gathered(features, boxes, image, rows)
         pooled = [self._align(features, i, boxes[rows[i]], image[rows[i]]) for i in range(count)]
         # concatenated rather than written into one tensor: connected to every level, with no region too
         return torch.cat(pooled)[order.argsort()]
+
+    def _gathered(
+        self, features: tuple[Tensor, ...], boxes: Tensor, image: Tensor, rows: tuple[Tensor, ...]
+    ) -> Tensor:
+        """What the levels give, each written to its rows once."""
+        pooled = features[0].new_empty((len(boxes), self.out_channels, *self.output_size))
+        for i, chosen in enumerate(rows):
+            pooled[chosen] = self._align(features, i, boxes[chosen], image[chosen])
+        return pooled
 
     def _align(self, features: tuple[Tensor, ...], level: int, boxes: Tensor, image: Tensor) -> Tensor:
         return align(
