@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from detcore_postprocess.onnx import onnx_forms
+from detcore_postprocess import onnx_forms
 from torch import Tensor
 from torch.export import ExportedProgram
 

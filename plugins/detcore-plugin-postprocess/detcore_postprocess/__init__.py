@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from detcore_postprocess.multiclass import multiclass_nms
     from detcore_postprocess.nms import NMSPostprocess
     from detcore_postprocess.nms_merger import NMSMerger
+    from detcore_postprocess.onnx import onnx_forms
     from detcore_postprocess.raw import raw_batch, raw_images
     from detcore_postprocess.results import keep_best, to_detections
     from detcore_postprocess.soft_nms import SoftNMS
@@ -70,6 +71,7 @@ __all__ = [
     "multiclass_nms",
     "nms_mask",
     "nms_match",
+    "onnx_forms",
     "raw_batch",
     "raw_images",
     "scaled",
@@ -112,6 +114,7 @@ _HOME = {
     "multiclass_nms": "multiclass",
     "nms_mask": "suppression",
     "nms_match": "clusters",
+    "onnx_forms": "onnx",
     "select_candidates": "candidates",
     "to_detections": "results",
     "weighted_boxes_fusion": "fusion",
