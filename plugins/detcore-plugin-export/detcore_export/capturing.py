@@ -56,7 +56,7 @@ def blame(module: nn.Module, args: tuple[Any, ...], cause: Exception) -> tuple[s
 
     Where all modules inside can, it is the one that holds them: what it does between them, or its post-processing.
     """
-    path, kwargs = "", {}
+    path, kwargs = "", dict[str, Any]()
     while True:
         for name, child, given in _calls(module, args, kwargs):
             try:

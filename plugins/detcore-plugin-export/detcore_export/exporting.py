@@ -180,7 +180,7 @@ def least_size(program: ExportedProgram) -> tuple[int, int]:
     least = []
     for length in images.meta["val"].shape[2:]:
         expression = getattr(getattr(length, "node", None), "expr", None)
-        known = program.range_constraints.get(expression)  # type: ignore[call-overload]
+        known = program.range_constraints.get(expression)
         least.append(int(length) if expression is None else 1 if known is None else int(known.lower))
     return least[0], least[1]
 

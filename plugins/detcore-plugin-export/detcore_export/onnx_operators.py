@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
+
+#: Its operators are written to be typed by values, and are called with symbols here.
+op: Any = opset18
 
 _FLOAT, _INT64, _BOOL = 1, 7, 9
 _NO_LIMIT = 2**31 - 1

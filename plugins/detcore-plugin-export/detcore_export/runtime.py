@@ -87,7 +87,7 @@ def onnxruntime() -> Any:
         MissingRuntimeError: It is not installed, or does not load.
     """
     try:
-        import onnxruntime as found
+        import onnxruntime as found  # type: ignore[import-untyped]
     except ImportError as cause:
         raise MissingRuntimeError(
             f"onnxruntime, which runs and checks ONNX files, cannot be imported ({cause}); pip install onnxruntime, "
@@ -109,9 +109,9 @@ class ExportedDetector:
         self.class_map = ClassMap.from_dict(facts["classes"])
         self.takes_sizes = bool(facts["takes_sizes"])
         #: Least (h, w) of images, in pixels.
-        self.min_size: tuple[int, int] = tuple(facts["min_size"])  # type: ignore[assignment]
+        self.min_size: tuple[int, int] = tuple(facts["min_size"])
         #: (h, w) of images where the file is for one size, else None.
-        self.size: tuple[int, int] | None = tuple(facts["size"]) if facts["size"] else None  # type: ignore[assignment]
+        self.size: tuple[int, int] | None = tuple(facts["size"]) if facts["size"] else None
         #: Number of images where the file is for one, else None.
         self.batch: int | None = facts["batch"]
 
