@@ -68,7 +68,12 @@ class Albumentations(Transform):
 
         Raises:
             DataError: A transform fails on the image, or makes of it what is no uint8 RGB; names the file.
+            NotImplementedError: The image has no pixels (it is on the meta device).
         """
+        if example["image"].is_meta:
+            raise NotImplementedError(
+                "albumentations needs the pixels of an image, which is on the meta device"
+            )
         seed = int(torch.randint(2**62, ()))
         # one generator for all: with ``set_random_seed`` every transform would draw the same numbers
         self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))

@@ -73,7 +73,11 @@ class CopyPaste(MixTransform):
         over = source["masks"].as_subclass(Tensor)
         hidden = over.any(0)
         below = self._below(self._masked(example), hidden)
-        image = torch.where(hidden, source["image"].as_subclass(Tensor), example["image"].as_subclass(Tensor))
+        image = torch.where(
+            hidden.to(example["image"].device),
+            source["image"].as_subclass(Tensor),
+            example["image"].as_subclass(Tensor),
+        )
         masks = torch.cat((below["masks"].as_subclass(Tensor), over)) if "masks" in example else None
         return together(example, (below, source), image, masks, example["geometry"])
 

@@ -68,7 +68,7 @@ class Mosaic(MixTransform):
         x = int(uniform(*self.center_ratio_range) * width)
         y = int(uniform(*self.center_ratio_range) * height)
         size = (2 * height, 2 * width)
-        image = canvas(size, self.pad_val)
+        image = canvas(size, self.pad_val, example["image"].device)
         pieces = []
         for piece, (left, above) in zip((example, *others), _CORNERS, strict=True):
             fitted = self._fitted(piece)

@@ -18,14 +18,15 @@ Size = tuple[int, int]
 _CHUNK = 1 << 24
 
 
-def canvas(size: Size, color: tuple[int, int, int]) -> UInt8[Tensor, "3 H W"]:
+def canvas(size: Size, color: tuple[int, int, int], device: torch.device) -> UInt8[Tensor, "3 H W"]:
     """A picture of one colour.
 
     Args:
         size: (h, w) in pixels.
         color: Red, green, blue.
+        device: Where; on the meta device pictures have a size only.
     """
-    return torch.tensor(color, dtype=torch.uint8)[:, None, None].repeat(1, *size)
+    return torch.tensor(color, dtype=torch.uint8, device=device)[:, None, None].repeat(1, *size)
 
 
 def paste(onto: Tensor, picture: Tensor, x: int, y: int) -> None:
@@ -54,7 +55,7 @@ def window(example: Example, x: int, y: int, size: Size, color: tuple[int, int, 
         size: (h, w) of the window, in pixels.
         color: Of what is outside of the picture.
     """
-    image = canvas(size, color)
+    image = canvas(size, color, example["image"].device)
     paste(image, example["image"].as_subclass(Tensor), -x, -y)
     masks = masks_of(example)
     if masks is not None:
@@ -105,10 +106,11 @@ def warp_image(
     from_pixels = torch.tensor([[2 / w, 0, -1], [0, 2 / h, -1], [0, 0, 1]])
     inverse = torch.linalg.inv(matrix.double())
     theta = (from_pixels.double() @ inverse @ to_pixels.double())[:2].float()
-    grid = F.affine_grid(theta[None], [1, 1, height, width], align_corners=False)
-    pixels = torch.cat((image.float(), torch.ones((1, h, w))))
+    grid = F.affine_grid(theta[None].to(image.device), [1, 1, height, width], align_corners=False)
+    pixels = torch.cat((image.float(), torch.ones((1, h, w), device=image.device)))
     sampled = F.grid_sample(pixels[None], grid, align_corners=False)[0]
-    outside = (1 - sampled[3:]) * torch.tensor(color, dtype=torch.float32)[:, None, None]
+    fill = torch.tensor(color, dtype=torch.float32, device=image.device)
+    outside = (1 - sampled[3:]) * fill[:, None, None]
     return (sampled[:3] + outside).round().clamp(0, 255).to(torch.uint8)
 
 

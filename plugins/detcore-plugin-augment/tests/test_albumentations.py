@@ -10,6 +10,7 @@ import torch
 from detcore_augment import Albumentations, albumentations_names
 from detcore_augment.albumentations_names import ALLOWED, plain
 from detcore_data import ShapesDataset, collate, seeded
+from detcore_data.inspection.seen import seen_objects
 from torch.utils.data import DataLoader
 
 from detcore import build, dump
@@ -122,6 +123,14 @@ def test_seed_epoch_and_index_decide(package, tmp_path, record_property):
     record_property("tried", len(alone))
     data.set_epoch(1)
     assert not any(torch.equal(one["image"], data[i]["image"]) for i, one in enumerate(alone))
+
+
+def test_inspection_sees_through_it(package, tmp_path):
+    steps = (Albumentations(transforms=(FLIP, {"type": "SafeRotate", "p": 1.0})),)
+    data = ShapesDataset(root=tmp_path, length=3, size=(48, 64), transforms=steps)
+    for found in seen_objects(data.records, data.records.sizes, steps, range(3), seed=4):
+        item = seeded(data, 4)[found.image]
+        torch.testing.assert_close(found.boxes, item["boxes"].as_subclass(torch.Tensor))
 
 
 def test_three_ways_to_say_it(package, picture):

@@ -118,6 +118,11 @@ def test_images_without_objects_stay_empty(name, picture):
     assert item["masks"].shape[0] == 0
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="an image of one pixel, with an object and without, is augmented",
+    outcome="a well-formed example",
+)
 @names
 def test_an_image_of_one_pixel(name, picture):
     for boxes in ((), ((0, 0, 1, 1),)):
@@ -191,6 +196,24 @@ def test_seed_epoch_and_index_decide(tmp_path, record_property):
     record_property("tried", len(alone))
     data.set_epoch(1)
     assert not any(torch.equal(one["image"], data[i]["image"]) for i, one in enumerate(alone))
+
+
+@names
+def test_without_pixels(name, picture):
+    """On the meta device a picture has a size only: what becomes of objects is known all the same."""
+    whole, bare = ([picture(image_id=i) for i in range(3)] for _ in range(2))
+    for one in bare:
+        one["image"] = tv_tensors.Image(torch.empty(one["image"].shape, dtype=torch.uint8, device="meta"))
+    transform = build(SPECS[name])
+    for seed in range(4):
+        found = []
+        for examples in (whole, bare):
+            torch.manual_seed(seed)
+            found.append(apply_transforms(examples.__getitem__, 0, 3, [transform]))
+        assert found[1]["image"].is_meta
+        assert found[1]["image"].shape == found[0]["image"].shape
+        for key in ("boxes", "labels", "ignore", "masks"):
+            assert torch.equal(found[0][key], found[1][key])
 
 
 def test_inspection_sees_through_them(tmp_path):

@@ -100,6 +100,11 @@ def test_regions_to_ignore_do_not_count_as_objects(picture):
         assert sorted(found["ignore"].tolist()) == [False, True]
 
 
+@pytest.mark.reliability(
+    area="labels",
+    fault="a crop inside of an object that fills the image",
+    outcome="what is left of the object is a region to ignore, not background",
+)
 def test_inside_of_a_large_object(picture):
     """A hundredth of it is left: that is no background."""
     item = picture((300, 400), ((0, 0, 400, 300),))

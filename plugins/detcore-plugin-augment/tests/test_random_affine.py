@@ -141,7 +141,9 @@ def test_boxes_around_turned_masks(picture):
     for seed in range(20):
         for name, boxes in off.items():
             torch.manual_seed(seed)
-            turned = RandomAffine(**{**STILL, "max_rotate_degree": 90}, recompute_bbox=name == "tight")(before)
+            turned = RandomAffine(**{**STILL, "max_rotate_degree": 90}, recompute_bbox=name == "tight")(
+                before
+            )
             boxes.append(float((turned["boxes"][0] - torch.tensor([14, 14, 26, 26])).abs().max()))
     assert max(off["loose"]) > 1.5  # the turned square's corners
     assert max(off["tight"]) <= 1  # a disc stays one

@@ -138,6 +138,11 @@ def test_every_dataset_mixes(coco):
         data[3]
 
 
+@pytest.mark.reliability(
+    area="data",
+    fault="an image that is mixed into another one is damaged",
+    outcome="an error that names the damaged file, not the item's own",
+)
 def test_an_image_that_is_mixed_in_and_damaged_is_named(coco):
     data = CocoDataset(**coco.write(), transforms=(Blend(),))
     (coco.images / "8.png").write_bytes(b"no image")
