@@ -62,3 +62,29 @@ def test_batch_statistics_and_short_batches_train_too(config, tmp_path):
     train, val, _ = run(config, tmp_path / "two", 2)
     assert len(train) == 2 * 2
     assert len(val) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(
+    area="processes",
+    fault="an order with repeated images and early stopping, on two processes",
+    outcome="the losses are those of one process, and both stop after the same epoch",
+)
+def test_two_processes_share_an_order_and_stop_together(config, tmp_path):
+    config["model"]["backbone"] = {"type": "ToyBackbone", "norm": False}
+    config["data"]["train"]["length"] = 11
+    config["data"] |= {
+        "batch_size": 4,
+        "drop_last": True,
+        "order": {"type": "ClassBalancedOrder", "oversample_thr": 0.9, "rounding": "random"},
+        "grouping": {"type": "AspectRatioGrouping"},
+    }
+    config |= {"epochs": 5, "patience": 1, "min_delta": 5.0}
+    one_train, one_val, _ = run(config, tmp_path / "one", 1)
+    config["data"]["batch_size"] = 2
+    two_train, two_val, done = run(config, tmp_path / "two", 2)
+    assert [row["epoch"] for row in one_val] == [row["epoch"] for row in two_val] == ["1", "2"]
+    assert len(one_train) == len(two_train) > 2 * 2
+    for one, two in zip(one_train, two_train, strict=True):
+        assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+    assert done.stdout.count("stopped early after epoch 2") == 1
