@@ -8,7 +8,9 @@ import pytest
 import yaml
 from detcore_data import ShapesDataset
 from detcore_train.commands.evaluate import Analysing, run_on_detections
+from typer.testing import CliRunner
 
+from detcore.cli.app import app
 from detcore.errors import ConfigError, DataError
 
 
@@ -50,7 +52,7 @@ def test_detections_of_a_file(shapes, tmp_path, capsys):
     assert report["detections"]["true"] == found
     assert report["objects"]["found"] == found
     assert len(report["worst_images"]) == 2
-    numbers = json.loads((tmp_path / "found.evaluation.json").read_text())
+    numbers = json.loads((folder / "evaluation.json").read_text())
     assert numbers["values"] == report["values"]
     assert numbers["values"]["APl"] is None
     assert numbers["reasons"]["APl"] == "n/a: no ground truth of this size"
@@ -77,6 +79,25 @@ def test_without_a_report(shapes, tmp_path, capsys):
     )
     assert capsys.readouterr().out.splitlines()[-1] == "AP 1.000  AP50 1.000"
     assert not list(tmp_path.glob("**/report.*"))
+
+
+def test_the_command(shapes, tmp_path):
+    file, annotations = shapes
+    results(annotations, tmp_path / "found.json")
+    options = [
+        "--detections",
+        tmp_path / "found.json",
+        "--report",
+        tmp_path / "report",
+        "--score-thr",
+        "0.95",
+    ]
+    arguments = ["eval", file, "data.val.policy=drop", *options, "--worst", "1", "--iou-thr", "0.6"]
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.output.splitlines()[-1].startswith("AP 1.000")
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (report["score"], report["overlap"], len(report["worst_images"])) == (0.95, 0.6, 1)
+    assert report["errors"]["missed"]["count"] == sum(report["objects"].values())
 
 
 @pytest.mark.reliability(

@@ -147,7 +147,8 @@ def run_on_detections(
     read_results(detections, records, sink, masks=masks)
     values = metric.compute()
     result = Evaluation(values, len(records), time.perf_counter() - begin, reasons=metric.reasons())
-    path = out or detections.with_name(f"{detections.stem}.evaluation.json")
+    beside = detections.with_name(f"{detections.stem}.evaluation.json")
+    path = out or (beside if analysing.folder is None else analysing.folder / "evaluation.json")
     source = {"detections": str(detections)}
     finish(console, str(detections), val, metric, result, source, path, analysing, collected)
 
