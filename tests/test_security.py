@@ -206,6 +206,45 @@ def test_types_do_not_name_code(name):
         )
 
 
+EVIL_PROGRAMS = {
+    "import": "import os\nos.system('touch OWNED')",
+    "call": "a = __import__('os').system('touch OWNED')",
+    "attribute": "a = ().__class__.__bases__[0].__subclasses__()",
+    "method": "a = 'x'.join(['y'] * 10**9)",
+    "nesting": "a = " + "[" * 5000 + "]" * 5000,
+    "signs": "a = " + "-" * 5000 + "1",
+    "sum": "a = " + "1+" * 20_000 + "1",
+    "repetition": "a = [0] * 10**10",
+    "text": "a = 'x' * 10**11",
+    "power": "a = 9**9**9",
+    "shift": "a = 1 << 10**10",
+    "doubling": "a = [0]\n" + "a = a + a\n" * 60,
+    "comprehension": "a = [i for i in range(10**10)]",
+    "format": "a = f'{1:>10000000000}'",
+    "digits": "a = " + "9" * 5000,
+    "nul": "a = 1\0",
+    "own base": "_base_ = 'evil.py'",
+    "other base": "_base_ = ['/etc/passwd']",
+}
+
+
+@pytest.mark.reliability(
+    area="security",
+    fault="MMDetection configurations, which are Python files, with calls, imports, or expressions that take gigabytes",
+    outcome="refused with file and line; nothing is run",
+)
+def test_evil_programs_are_not_run(tmp_path, monkeypatch, record_property):
+    from detcore_mmdet import read_config
+
+    monkeypatch.chdir(tmp_path)
+    for text in EVIL_PROGRAMS.values():
+        (tmp_path / "evil.py").write_text(text)
+        with pytest.raises(ConfigError, match=r"evil\.py"):
+            read_config(tmp_path / "evil.py")
+    assert not (tmp_path / "OWNED").exists()
+    record_property("tried", len(EVIL_PROGRAMS))
+
+
 # --------------------------------------------------------------------------------------------- checkpoints
 
 
@@ -346,9 +385,18 @@ def test_predict_refuses_image_bombs(tmp_path, size, said):
     from detcore_train.prediction import predict_files
 
     (tmp_path / "bomb.png").write_bytes(png(*size))
+    detector = build(
+        {
+            "type": "SingleStageDetector",
+            "num_classes": 2,
+            "backbone": {"type": "ResNet", "depth": 18, "base_channels": 8},
+            "neck": {"type": "FPN", "out_channels": 16, "start_level": 1, "num_outs": 5},
+            "head": {"type": "RetinaHead", "feat_channels": 16, "stacked_convs": 1},
+        }
+    )
     limit = {"max_pixels": 1000} if max(size) < 100 else {}
     with pytest.raises(DataError, match=said):
-        list(predict_files(torch.nn.Identity(), [tmp_path / "bomb.png"], **limit))
+        list(predict_files(detector, [tmp_path / "bomb.png"], **limit))
 
 
 # ------------------------------------------------------------------------------------------ without a network
