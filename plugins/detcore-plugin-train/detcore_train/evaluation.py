@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from detcore_data import Collected, ExampleBatch
 
+from detcore.detectors import OptimizedDetector, optimize_for_inference
 from detcore.errors import DataError
 from detcore.interfaces import Dataset, Detector, Metric
+from detcore.precision import InferencePrecision
 from detcore.structures import ClassMap, ImageBatch, ImageDetections
 from detcore_train.loader import EpochLoader, Shard, ShardedBatches
 
@@ -86,18 +88,20 @@ def evaluate(
     batch_size: int = 1,
     workers: int = 0,
     device: torch.device | str | None = None,
+    precision: InferencePrecision = "auto",
     report: Report | None = None,
     collected: Collected | None = None,
 ) -> Evaluation:
     """Runs a detector over a dataset and measures its detections.
 
     Args:
-        detector: Put into evaluation mode meanwhile; its modes are restored.
+        detector: Its modes are restored afterwards.
         dataset: Images and ground truth.
         metric: What to measure; ``CocoMetric()`` where None.
         batch_size: Images per step.
         workers: Processes that read and transform images; 0 does it in this one.
         device: Where to compute, for the detector too; its own device where None.
+        precision: See :func:`for_prediction`.
         report: Called after each batch with the number of its images.
         collected: Gets the detections as well, to be analysed afterwards.
 
@@ -114,8 +118,9 @@ def evaluate(
     begin = time.perf_counter()
     batches = EpochLoader(dataset, ShardedBatches(len(dataset), batch_size, Shard()), workers=workers)
     metric.start(dataset)
-    with evaluating(detector):
-        for batch, found in detect_all(detector, batches, device_of(detector)):
+    predictor = for_prediction(detector, precision)
+    with evaluating(predictor):
+        for batch, found in detect_all(predictor, batches, device_of(detector)):
             metric.update(batch.image_ids, found)
             if collected is not None:
                 collected.add(batch.image_ids, found)
@@ -144,6 +149,19 @@ def as_images(detector: Detector, batch: ExampleBatch) -> ImageBatch:
     """The batch as the detector's network sees it, channels last in memory: convolutions are faster so."""
     images = detector.preprocess(batch.images, batch.geometry)
     return images.replace(pixels=images.pixels.contiguous(memory_format=torch.channels_last))
+
+
+def for_prediction(detector: Detector, precision: InferencePrecision = "auto") -> Detector:
+    """What predicts in a detector's place.
+
+    Args:
+        detector: The detector.
+        precision: "32" is the detector as it is, as training evaluates it. "auto" and "bf16" are a copy of it that
+            :func:`~detcore.detectors.optimize_for_inference` made: faster, with other rounding.
+    """
+    if precision == "32" or isinstance(detector, OptimizedDetector):
+        return detector
+    return optimize_for_inference(detector, precision)
 
 
 @contextmanager

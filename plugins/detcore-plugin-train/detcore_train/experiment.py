@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from detcore_data import CocoMetric
@@ -11,13 +11,14 @@ from pydantic import BeforeValidator, Field
 
 from detcore.component import Component, Part, make
 from detcore.interfaces import Detector, Metric
+from detcore.precision import has_bfloat16
 from detcore.weights import LoadReport, load_weights
 from detcore_train.interfaces import DataModule, Optimizer, Schedule, WeightAverage
 from detcore_train.runfolder import EXPERIMENT, detector_folder
 from detcore_train.schedules.step import StepSchedule
 
 #: YAML reads 32 as a number.
-Precision = Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(str)]
+Precision = Annotated[Literal["auto", "32", "bf16-mixed", "16-mixed"], BeforeValidator(str)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -41,7 +42,8 @@ class Experiment(Component):
         metric: Evaluation on the validation set.
         monitor: The metric's number by which the best checkpoint is chosen; more is better.
         seed: Of the initial weights, the order of the images, augmentation, and all else that is random.
-        precision: Arithmetic of the network: "32" single, "bf16-mixed" or "16-mixed" for mixed precision.
+        precision: Arithmetic of the network: "32" single, "bf16-mixed" or "16-mixed" for mixed precision; "auto" is
+            "bf16-mixed" on accelerators that have it, else "32".
         clip_grad_norm: Upper limit of the norm of all gradients together; None for no limit.
         clip_grad_value: Upper limit of each gradient's absolute value; None for no limit.
         accumulate: Batches whose gradients make one optimizer step, which takes their mean; what is left at the
@@ -147,3 +149,17 @@ class Experiment(Component):
         path = Path(self.weights).expanduser()
         address = str(detector_folder(path)) if (path / EXPERIMENT).is_file() else self.weights
         return load_weights(self.model, address, reinit=self.reinit)
+
+
+def training_precision(precision: str, device: str) -> Literal["32", "bf16-mixed", "16-mixed"]:
+    """An experiment's precision with "auto" resolved: "bf16-mixed" where an accelerator has it.
+
+    On a processor it stays "32": training in bfloat16 is for those who ask for it.
+
+    Args:
+        precision: The experiment's.
+        device: "cpu", "cuda" or "mps".
+    """
+    if precision == "auto":
+        return "bf16-mixed" if device == "cuda" and has_bfloat16(torch.device("cuda")) else "32"
+    return cast("Literal['32', 'bf16-mixed', '16-mixed']", precision)

@@ -14,6 +14,12 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file.", show_default=False),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="32: as in training; bf16: bfloat16; auto: that where the processor has it. Both fold normalisation."
+    ),
+]
 
 # Test time: what `predict` and `eval` have in common.
 Tile = Annotated[
@@ -157,6 +163,7 @@ def evaluate(
     worst: Annotated[
         int, typer.Option(min=0, help="Images with the most errors that the report shows.")
     ] = 20,
+    precision: Precision = "auto",
 ) -> None:
     """Evaluate a detector on the validation set of an experiment."""
     from detcore_train.commands.evaluate import Analysing, run, run_on_detections
@@ -175,6 +182,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         device=device,
+        precision=precision,
         models=model or [],
         test_time=TestTime.of(
             tile=tile, tile_overlap=tile_overlap, tta=tta, scales=scales, flip=flip, merge=merge
@@ -202,6 +210,7 @@ def predict(
     max_pixels: Annotated[
         int, typer.Option(min=1, max=178_956_970, help="Larger images are refused, as they may be bombs.")
     ] = 100_000_000,
+    precision: Precision = "auto",
 ) -> None:
     """Detect objects in images: pictures with boxes, and JSON."""
     from detcore_train.commands.predict import run
@@ -214,6 +223,7 @@ def predict(
         score_thr=score_thr,
         batch_size=batch_size,
         device=device,
+        precision=precision,
         max_pixels=max_pixels,
         test_time=TestTime.of(
             tile=tile, tile_overlap=tile_overlap, tta=tta, scales=scales, flip=flip, merge=merge

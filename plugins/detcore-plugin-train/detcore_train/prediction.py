@@ -19,8 +19,9 @@ from torchvision import tv_tensors
 
 from detcore.errors import DataError
 from detcore.interfaces import Detector, Example, Transform
+from detcore.precision import InferencePrecision
 from detcore.structures import ClassMap, ImageDetections, ImageGeometry
-from detcore_train.evaluation import detect, device_of, evaluating
+from detcore_train.evaluation import detect, device_of, evaluating, for_prediction
 
 #: Largest height * width that is decoded unless more is asked for.
 MAX_PIXELS = 100_000_000
@@ -73,6 +74,7 @@ def predict_files(
     score_thr: float = 0.0,
     batch_size: int = 1,
     max_pixels: int = MAX_PIXELS,
+    precision: InferencePrecision = "auto",
 ) -> Iterator[Prediction]:
     """The detections on image files, in the files' pixels.
 
@@ -83,17 +85,19 @@ def predict_files(
         score_thr: Detections with lower scores are left out.
         batch_size: Images per step.
         max_pixels: Largest height * width that is decoded.
+        precision: See :func:`~detcore_train.evaluation.for_prediction`.
 
     Raises:
         DataError: A file is missing, no image, or too large.
     """
     device = device_of(detector)
-    with evaluating(detector):
+    predictor = for_prediction(detector, precision)
+    with evaluating(predictor):
         for start in range(0, len(paths), batch_size):
             chunk = paths[start : start + batch_size]
             images = [ImageReader(path.parent, max_pixels, "auto")(path.name) for path in chunk]
             examples = [_example(path, image, transforms) for path, image in zip(chunk, images, strict=True)]
-            results = detect(detector, collate(examples).to(device))
+            results = detect(predictor, collate(examples).to(device))
             for path, image, found in zip(chunk, images, results, strict=True):
                 kept = found.scores >= score_thr
                 yield Prediction(path, image, _select(found, kept))

@@ -16,6 +16,7 @@ from detcore import config, hooks
 from detcore.component import Spec
 from detcore.errors import ConfigError
 from detcore.interfaces import Detector
+from detcore.precision import PRECISIONS, InferencePrecision
 from detcore.serialize import as_spec
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import detector_folder
@@ -37,6 +38,17 @@ def check_accelerator(value: str, option: str) -> Accelerator:
     if value == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return cast(Accelerator, value)
+
+
+def check_precision(value: str) -> InferencePrecision:
+    """``value``, if it is one of the choices.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if value not in PRECISIONS:
+        raise ConfigError(f"--precision should be one of {', '.join(PRECISIONS)}, got {value!r}")
+    return cast(InferencePrecision, value)
 
 
 def read_experiment(file: str, overrides: Sequence[str]) -> dict[str, Any]:

@@ -14,12 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from detcore.allocator import keep_freed_memory
 from detcore.component import Spec
 from detcore.errors import ConfigError
 from detcore.interfaces import Dataset, Detector, Metric
 from detcore.signature import signature_of
 from detcore.structures import ClassMap, ImageDetections
-from detcore_train.commands.common import experiment_spec, load_detector, progress_bar, read_experiment
+from detcore_train.commands.common import (
+    check_precision,
+    experiment_spec,
+    load_detector,
+    progress_bar,
+    read_experiment,
+)
 from detcore_train.commands.predict import evaluation_transforms
 from detcore_train.commands.testtime import TestTime
 from detcore_train.evaluation import Evaluation, evaluate, show
@@ -98,10 +105,13 @@ def run(
     device: str,
     models: Sequence[Path] = (),
     test_time: TestTime | None = None,
+    precision: str = "auto",
     analysing: Analysing | None = None,
 ) -> None:
     """Evaluates, prints tables and writes the numbers; see the command's own help for the arguments."""
-    console, analysing = Console(), analysing or Analysing()
+    console, arithmetic = Console(), check_precision(precision)
+    analysing = analysing or Analysing()
+    keep_freed_memory()
     file, overrides = split_arguments(target, arguments)
     spec = experiment_spec(read_experiment(file, overrides), file)
     detector, folder = load_detector(target, device)
@@ -116,6 +126,7 @@ def run(
             metric,
             batch_size=batch_size or data.val_batch_size,
             workers=data.workers if workers is None else workers,
+            precision=arithmetic,
             report=advance,
             collected=collected,
         )

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from detcore.allocator import keep_freed_memory
 from detcore.component import Spec
 from detcore.interfaces import Transform
 from detcore.serialize import as_spec
-from detcore_train.commands.common import load_detector, progress_bar
+from detcore_train.commands.common import check_precision, load_detector, progress_bar
 from detcore_train.commands.testtime import TestTime
 from detcore_train.experiment import Experiment
 from detcore_train.prediction import MAX_PIXELS, find_images, predict_files, write_json, write_picture
@@ -27,9 +28,11 @@ def run(
     device: str,
     max_pixels: int = MAX_PIXELS,
     test_time: TestTime | None = None,
+    precision: str = "auto",
 ) -> None:
     """Detects, draws and writes; see the command's own help for the arguments."""
-    console = Console()
+    console, arithmetic = Console(), check_precision(precision)
+    keep_freed_memory()
     loaded = [load_detector(model, device) for model in models]
     members = []
     for one, folder in loaded:
@@ -44,7 +47,13 @@ def run(
     rows, number = [], 0
     with progress_bar(console, "predicting", len(paths)) as advance:
         for prediction in predict_files(
-            detector, paths, transforms, score_thr=score_thr, batch_size=batch_size, max_pixels=max_pixels
+            detector,
+            paths,
+            transforms,
+            score_thr=score_thr,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+            precision=arithmetic,
         ):
             write_picture(prediction, detector.class_map.names, root, out)
             rows.append(prediction.to_dict(detector.class_map, root))

@@ -11,6 +11,7 @@ from typing import Literal
 from rich.console import Console
 
 from detcore import hooks
+from detcore.allocator import keep_freed_memory
 from detcore.errors import ConfigError
 from detcore.serialize import build
 from detcore_train.commands.common import check_accelerator, read_experiment
@@ -37,6 +38,7 @@ def run(
     """Trains, and says where everything is; see the command's own help for the arguments."""
     check_accelerator(accelerator, "--accelerator")  # before anything is read
     counts = number_or_auto("--devices", devices), number_or_auto("--nodes", nodes)
+    keep_freed_memory()
     console = Console()
     folder = RunFolder(out or Path("runs") / Path(file).stem)
     experiment = load_experiment(file, [*overrides, *beginning(weights, reinit)])

@@ -31,7 +31,7 @@ from detcore_train.engine.module import TrainingData, TrainingModule
 from detcore_train.engine.parameters import ParameterLog
 from detcore_train.engine.recomputing import recomputing
 from detcore_train.engine.together import Together
-from detcore_train.experiment import Experiment
+from detcore_train.experiment import Experiment, training_precision
 from detcore_train.runfolder import LOADED, Checkpoint, RunFolder
 
 __all__ = ["Accelerator", "FitResult", "fit", "quiet"]
@@ -92,7 +92,10 @@ def fit(
     _check_sync(experiment, layout)
     console = (console or Console()) if layout.rank == 0 else Console(quiet=True)
     folder = RunFolder(run)
-    with quiet(everything=layout.rank > 0), deterministic_arithmetic(experiment.deterministic, layout.accelerator):
+    with (
+        quiet(everything=layout.rank > 0),
+        deterministic_arithmetic(experiment.deterministic, layout.accelerator),
+    ):
         module = TrainingModule(experiment)
         average = AverageWeights(experiment.ema)
         checkpointing = Checkpointing(
@@ -147,13 +150,14 @@ def _trainer(
     timeout: float,
 ) -> Trainer:
     clip = experiment.clip_grad_norm or experiment.clip_grad_value
+    precision = training_precision(experiment.precision, layout.accelerator)
     return Trainer(
         accelerator=layout.accelerator,
         devices=layout.devices,
         num_nodes=layout.nodes,
         strategy=strategy_of(layout, timeout),
         plugins=[environment_of(layout)] if layout.count == 1 else None,
-        precision=experiment.precision if experiment.precision != "32" else "32-true",
+        precision="32-true" if precision == "32" else precision,
         max_epochs=experiment.epochs,
         callbacks=callbacks,
         logger=False,

@@ -19,6 +19,7 @@ from detcore.errors import DetcoreError
 from detcore.interfaces import Detector
 from detcore_train.bad_batch import Circumstances, write_bad_batch
 from detcore_train.engine.averaging import swap_in
+from detcore_train.experiment import training_precision
 from detcore_train.runfolder import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Guard:
             position=module.batches_done,
             rank=module.global_rank,
             processes=world_size(),
-            precision=module.experiment.precision,
+            precision=training_precision(module.experiment.precision, module.device.type),
             device=str(module.device),
             evaluating=tuple(name for name, part in model.named_modules() if not part.training),
             versions={"torch": torch.__version__, "detcore": __version__},
