@@ -25,11 +25,13 @@ class ParameterRule(TypedDict):
         decay_mult: Factor on the weight decay, in place of ``norm_decay_mult`` and ``bias_decay_mult``.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-
     match: str
     lr_mult: NotRequired[NotNegative]
     decay_mult: NotRequired[NotNegative]
+
+
+# not in the class: type checkers would take it for a key
+ParameterRule.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
 
 
 FACTORS = ("lr_mult", "decay_mult")
