@@ -25,6 +25,7 @@ def checkpoint(tmp_path, make_detector, monkeypatch):
     return tmp_path / "run", seen
 
 
+@pytest.mark.slow
 def test_exports_and_tells_what_was_checked(checkpoint, tmp_path):
     run, seen = checkpoint
     for name in ("a", "b"):

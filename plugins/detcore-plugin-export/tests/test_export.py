@@ -23,7 +23,7 @@ from detcore.errors import CheckpointError, ConfigError, DataError
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 
 
-@pytest.fixture(scope="module", params=SUFFIXES)
+@pytest.fixture(scope="module", params=["onnx", pytest.param("torch-export", marks=pytest.mark.slow)])
 def exported(request, make_detector, tmp_path_factory):
     """A detector of any number and size of images, and its file."""
     detector = make_detector()
@@ -67,6 +67,7 @@ def test_class_names_and_ids_are_inside(exported):
     assert found.class_map.ids == (3, 7, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     area="export",
     fault="no box is above the threshold, or only one",
@@ -130,6 +131,7 @@ def test_other_suppressions(make_detector, tmp_path, nms):
     assert done.detections > 10
 
 
+@pytest.mark.slow
 def test_the_detector_stays_as_it_is(make_detector, tmp_path):
     detector = make_detector().train()
     before = {name: value.clone() for name, value in detector.state_dict().items()}
@@ -190,6 +192,7 @@ def test_a_module_that_cannot_be_captured_is_named(make_detector, tmp_path, brea
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     area="export",
     fault="an operator does not exist in ONNX",
@@ -268,6 +271,7 @@ def test_files_that_are_no_exported_detector(tmp_path, record_property):
     record_property("tried", len(faults) + 1)
 
 
+@pytest.mark.slow
 def test_tolerance_is_used(make_detector, tmp_path):
     with pytest.raises(ExportMismatchError, match=r"0 and 0 are tolerated|0 is tolerated"):
         export(
