@@ -8,7 +8,7 @@ import importlib
 import os
 from pathlib import Path
 
-from bench import report
+from bench import report, roofline
 from bench.harness import Result, measure
 from bench.row import Row
 
@@ -38,13 +38,15 @@ def main() -> None:
     pythons = {"mmdet": args.mmdet_python or ""}
     found: dict[str, dict[str, Result]] = {}
     for key, (module, name, row) in wanted.items():
-        found[key] = measure(module, name, row, repeats=args.repeats, threads=args.threads, pythons=pythons)
+        found[key] = measure(
+            module, name, row, repeats=row.runs or args.repeats, threads=args.threads, pythons=pythons
+        )
         print(key, *(describe(name, result) for name, result in found[key].items()), sep="  ", flush=True)
     where = report.machine(args.threads)
     print("wrote", report.write_json(args.out, where, found))
     if args.page:
-        titles = {key: row.title for key, (_, _, row) in wanted.items()}
-        args.page.write_text(report.page(where, titles, found, args.repeats))
+        rows = {key: row for key, (_, _, row) in wanted.items()}
+        args.page.write_text(report.page(where, rows, found, args.repeats, roofline.measure(args.threads)))
         print("wrote", args.page)
 
 

@@ -6,25 +6,20 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from bench.harness import Result
+from bench.roofline import HEAVY
+from bench.row import Row
 
 _PACKAGES = ("detcore", "torch", "torchvision", "pycocotools", "faster-coco-eval")
-_HEAD = """# Performance
-
-Measured by `uv run nox -s bench`, which writes this page: every row runs detcore and its peers in turn, each in
-a process of its own; times are medians of {repeats} runs. "x" says how many times as long, or as much memory, the
-peer takes. Memory is the peak beyond what the process held before its first run of the work, where pages that
-were freed before may be used again.
-
-Machine: {machine}.
-
-"""
+#: Written by hand.
+_HEAD = Path(__file__).with_name("page_head.md")
+_COLUMNS = ("work", "detcore", "memory", "peer", "time", "x", "memory", "x", "target")
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -55,29 +50,104 @@ def write_json(folder: Path, where: Mapping[str, Any], rows: Mapping[str, Mappin
 
 def page(
     where: Mapping[str, Any],
-    titles: Mapping[str, str],
-    rows: Mapping[str, Mapping[str, Result]],
+    rows: Mapping[str, Row],
+    results: Mapping[str, Mapping[str, Result]],
     repeats: int,
+    roof: Mapping[str, float] | None = None,
 ) -> str:
-    """docs/performance.md."""
+    """docs/performance.md: what is written by hand, then the machine, the table, what was missed, and the roofline.
+
+    Args:
+        where: From :func:`machine`.
+        rows: What was measured.
+        results: What was found.
+        repeats: Timed runs, where a row does not say otherwise.
+        roof: From :func:`bench.roofline.measure`.
+    """
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items() if number)
     device = f"{where['accelerator']}, " if where["accelerator"] else ""
     text = (
         f"{device}{where['processor']}, {where['cores']} cores ({where['threads']} threads used), "
         f"{where['memory_gib']} GiB; Python {where['python']}, {versions}"
     )
-    head = "| work | detcore | memory | peer | time | x | memory | x |\n|---|---|---|---|---|---|---|---|\n"
-    body = "".join(f"{line}\n" for row, found in rows.items() for line in _lines(titles[row], found))
-    return _HEAD.format(repeats=repeats, machine=text) + head + body
+    parts = [
+        _HEAD.read_text(encoding="utf-8").rstrip(),
+        f"## Numbers\n\nMachine: {text}. Medians of {repeats} runs, where a row does not say otherwise.",
+        _table(_COLUMNS, (line for key, found in results.items() for line in _lines(rows[key], found))),
+        _missed(rows, results),
+        _roofline(rows, results, roof or {}),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _lines(title: str, found: Mapping[str, Result]) -> Iterable[str]:
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    shown = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *shown])
+
+
+def _lines(row: Row, found: Mapping[str, Result]) -> Iterable[tuple[str, ...]]:
     ours = found["detcore"]
     own = (ours.failure, "") if ours.failure else (_time(ours.median), _size(ours.memory))
+    title = f"{row.title} ({row.runs} runs)" if row.runs else row.title
     peers = {name: result for name, result in found.items() if name != "detcore"}
     for i, (name, result) in enumerate(peers.items() or [("", None)]):
         left = (title, *own) if i == 0 else ("", "", "")
-        yield f"| {' | '.join((*left, name, *_compared(ours, result)))} |"
+        wanted = "; ".join(
+            text for peer, text, _ in targets(row, found) if peer == name or (i == 0 and not peer)
+        )
+        yield *left, name, *_compared(ours, result), wanted
+
+
+def targets(row: Row, found: Mapping[str, Result]) -> Iterable[tuple[str, str, bool]]:
+    """(peer, or "" where none is meant; the target in words; whether it was reached) of each that could be measured."""
+    ours = found["detcore"]
+    if ours.failure:
+        return
+    for peer, factor in row.targets.items():
+        if peer in found and not found[peer].failure:
+            reached = found[peer].median >= factor * ours.median
+            yield peer, f"{factor:g}x {_verdict(reached)}", reached
+    if row.max_seconds is not None:
+        reached = ours.median < row.max_seconds
+        yield "", f"below {_time(row.max_seconds)} {_verdict(reached)}", reached
+    if row.max_memory is not None:
+        reached = ours.memory < row.max_memory
+        yield "", f"below {_size(row.max_memory)} {_verdict(reached)}", reached
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "**missed**"
+
+
+def _missed(rows: Mapping[str, Row], results: Mapping[str, Mapping[str, Result]]) -> str:
+    lines = []
+    for key, found in results.items():
+        bad = [(text, peer) for peer, text, reached in targets(rows[key], found) if not reached]
+        if bad:
+            what = ", ".join(f"{text.partition(' **')[0]} {peer}".strip() for text, peer in bad)
+            lines.append(f"- {rows[key].title}: {what}. {rows[key].why or 'No reason is known yet.'}")
+    return "\n".join(["## What missed its target\n", *lines]) if lines else ""
+
+
+def _roofline(
+    rows: Mapping[str, Row], results: Mapping[str, Mapping[str, Result]], roof: Mapping[str, float]
+) -> str:
+    lines = []
+    for key, found in results.items():
+        if key in roof and not found["detcore"].failure:
+            kind = "bfloat16" if HEAVY[key] else "float32"
+            rate = roof[key] / found["detcore"].median
+            share = f"{100 * rate / roof[kind]:.0f} %"
+            lines.append((rows[key].title, f"{roof[key] / 1e9:.0f}", f"{rate / 1e9:.0f}", kind, share))
+    if not lines:
+        return ""
+    peaks = ", ".join(f"{roof[kind] / 1e9:.0f} in {kind}" for kind in ("float32", "bfloat16"))
+    text = f"""## Roofline
+
+A convolution that is easy to do reaches {peaks} (10^9 operations per second, a product and a sum being two), measured
+in the same run. What a row's network multiplies and adds is counted; everything else in the row's time counts as loss.
+"""
+    return text + "\n" + _table(("work", "10^9 operations", "per second", "in", "of the peak"), lines)
 
 
 def _compared(ours: Result, peer: Result | None) -> tuple[str, str, str, str]:

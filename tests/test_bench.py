@@ -7,7 +7,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are not installed
 
-from bench import report, worker
+from bench import report, roofline, worker
 from bench.__main__ import MODULES, rows_of
 from bench.harness import Result, measure
 from bench.row import Row
@@ -60,9 +60,33 @@ def test_the_page_shows_ratios_and_reasons(tmp_path):
         "b": {"detcore": Result((0.001,), 0), "peer": Result(failure="does not fit")},
         "c": {"detcore": Result((5.0,), 0)},
     }
-    text = report.page(report.machine(2), {"a": "work A", "b": "work B", "c": "work C"}, rows, 3)
-    assert "| work A | 2.00 s | 1.00 GiB | peer | 4.00 s | 2.00 | 2.00 GiB | 2.0 |" in text
-    assert "| work B | 1 ms | 0 MiB | peer | does not fit |  |  |  |" in text
-    assert "| work C | 5.00 s | 0 MiB |  |  |  |  |  |" in text
+    titles = {
+        "a": Row("work A", {}, targets={"peer": 2.0}, max_memory=2**20, why="It is big."),
+        "b": Row("work B", {}, targets={"peer": 2.0}),
+        "c": Row("work C", {}, max_seconds=6.0, runs=1),
+    }
+    text = report.page(report.machine(2), titles, rows, 3)
+    assert (
+        "| work A | 2.00 s | 1.00 GiB | peer | 4.00 s | 2.00 | 2.00 GiB | 2.0 | 2x reached; below 1 MiB **missed** |"
+        in text
+    )
+    assert "| work B | 1 ms | 0 MiB | peer | does not fit |  |  |  |  |" in text
+    assert "| work C (1 runs) | 5.00 s | 0 MiB |  |  |  |  |  | below 6.00 s reached |" in text
+    assert "- work A: below 1 MiB. It is big." in text
+    assert "Roofline" not in text
+    assert text.startswith("# Performance\n")
     written = report.write_json(tmp_path, report.machine(2), rows)
     assert '"failure": "does not fit"' in written.read_text()
+
+
+def test_the_roofline_is_a_share_of_the_peak():
+    key = next(iter(roofline.HEAVY))
+    roof = {"float32": 4e9, "bfloat16": 8e9, key: 1e9}
+    text = report.page(report.machine(1), {key: Row("W", {})}, {key: {"detcore": Result((0.5,), 0)}}, 1, roof)
+    assert "| W | 1 | 2 | float32 | 50 % |" in text
+
+
+def test_heavy_rows_exist():
+    for key in roofline.HEAVY:
+        module, _, name = key.partition("/")
+        assert name in rows_of(module)

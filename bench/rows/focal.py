@@ -50,5 +50,6 @@ ROWS = {
     "focal": Row(
         f"focal loss and gradient, 2 x {scene.PRIORS:,} x {scene.CLASSES}",
         {"detcore": detcore, "torchvision": torchvision},
+        targets={"torchvision": 3.0},
     )
 }

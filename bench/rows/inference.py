@@ -1,4 +1,4 @@
-"""Prediction from bytes to boxes."""
+"""A prediction, from images of bytes to lists of boxes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,28 @@ from bench.row import Row
 from bench.rows import models, scene
 
 SIZE = (480, 640)
+_WHY = (
+    "Convolutions take more than four fifths of the time in both libraries, by the same kernels; faster float32 needs "
+    "other algorithms for them (Winograd), faster bfloat16 a processor with AMX."
+)
 
 
-def prepare(build: Callable[[], nn.Module], batch: int, *, ours: bool) -> Callable[[], Any]:
-    """A prediction on the same images."""
-    model = build().eval()
+def prepare(
+    build: Callable[[], nn.Module], batch: int, *, ours: bool, precision: str | None = None
+) -> Callable[[], Any]:
+    """A prediction on the same images.
+
+    Args:
+        build: Makes the detector.
+        batch: Images.
+        ours: Whether it is detcore's.
+        precision: What ``optimize_for_inference`` gets; None does without.
+    """
+    model: Any = build().eval()
+    if precision is not None:
+        from detcore import optimize_for_inference
+
+        model = optimize_for_inference(model, precision)  # type: ignore[arg-type]
     images = [scene.image(SIZE, seed) for seed in range(batch)]
 
     @torch.inference_mode()
@@ -27,14 +44,31 @@ def prepare(build: Callable[[], nn.Module], batch: int, *, ours: bool) -> Callab
     return predict
 
 
-def row(name: str, batch: int, ours: Callable[[], nn.Module], theirs: Callable[..., nn.Module]) -> Row:
+def row(
+    name: str,
+    batch: int,
+    ours: Callable[[], nn.Module],
+    theirs: Callable[..., nn.Module],
+    precision: str,
+    target: float,
+) -> Row:
     """The prediction of one detector in both libraries."""
+    peers = {"torchvision": (theirs, True), "torchvision, as it comes": (theirs, False)}
+    what = {"32": "float32", "auto": "precision auto", "bf16": "bfloat16"}[precision]
     return Row(
-        f"prediction, {name} R50, {batch} x {SIZE[0]} x {SIZE[1]}, float32",
-        {
-            "detcore": functools.partial(prepare, ours, batch, ours=True),
-            "torchvision": functools.partial(prepare, functools.partial(theirs, SIZE), batch, ours=False),
+        f"prediction, {name} R50, {batch} x {SIZE[0]} x {SIZE[1]}, {what}",
+        {"detcore": functools.partial(models.kept, prepare, ours, batch, ours=True, precision=precision)}
+        | {
+            peer: functools.partial(
+                prepare, functools.partial(build, SIZE, channels_last=last), batch, ours=False
+            )
+            for peer, (build, last) in peers.items()
+            if last or (precision == "32" and batch == 1)
         },
+        targets=dict.fromkeys(peers, target),
+        why=_WHY,
+        # bfloat16 is what auto means where the processor has it
+        slow=precision == "bf16" or (precision == "auto" and batch > 1 and name != "RetinaNet"),
     )
 
 
@@ -42,7 +76,8 @@ _RETINA = ("RetinaNet", models.detcore_retinanet, models.torchvision_retinanet)
 _FASTER = ("Faster R-CNN", models.detcore_faster_rcnn, models.torchvision_faster_rcnn)
 
 ROWS = {
-    f"{key}_batch_{batch}": row(name, batch, ours, theirs)
+    f"{key}{suffix}_batch_{batch}": row(name, batch, ours, theirs, precision, target)
     for key, (name, ours, theirs) in {"retinanet": _RETINA, "faster_rcnn": _FASTER}.items()
+    for precision, suffix, target in (("32", "", 1.2), ("auto", "_auto", 2.0), ("bf16", "_bfloat16", 2.0))
     for batch in (1, 8)
 }

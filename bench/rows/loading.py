@@ -71,5 +71,6 @@ ROWS = {
     "coco": Row(
         f"loading {COUNT} images 640 x 480, resized to 1333 x 800, flipped",
         {"detcore": detcore, "torchvision": torchvision},
+        targets={"torchvision": 1.0},
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,15 +29,15 @@ def detcore_retinanet() -> nn.Module:
     return placed(model)
 
 
-def torchvision_retinanet(size: tuple[int, int]) -> nn.Module:
-    """RetinaNet R50 of torchvision, for images of (h, w) as they are."""
+def torchvision_retinanet(size: tuple[int, int], channels_last: bool = True) -> nn.Module:
+    """RetinaNet R50 of torchvision, for images of (h, w) as they are; in its own memory format, or in ours."""
     from torchvision.models.detection import retinanet_resnet50_fpn
 
     model = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=CLASSES, trainable_backbone_layers=5, **limits(size)
     )
     spread(model.head.classification_head.cls_logits)
-    return placed(model)
+    return placed(model, channels_last)
 
 
 def detcore_faster_rcnn() -> nn.Module:
@@ -58,15 +59,16 @@ def detcore_faster_rcnn() -> nn.Module:
     return placed(model)
 
 
-def torchvision_faster_rcnn(size: tuple[int, int]) -> nn.Module:
-    """Faster R-CNN R50 of torchvision, for images of (h, w) as they are."""
+def torchvision_faster_rcnn(size: tuple[int, int], channels_last: bool = True) -> nn.Module:
+    """Faster R-CNN R50 of torchvision, for images of (h, w) as they are; in its own memory format, or in ours."""
     from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
     return placed(
         fasterrcnn_resnet50_fpn(
             weights=None, weights_backbone=None, num_classes=CLASSES + 1, trainable_backbone_layers=5,
             **limits(size),
-        )
+        ),
+        channels_last,
     )  # fmt: skip
 
 
@@ -81,6 +83,15 @@ def spread(classifier: nn.Conv2d) -> None:
     nn.init.constant_(classifier.bias, -4.0)  # type: ignore[arg-type]
 
 
-def placed(model: nn.Module) -> nn.Module:
-    """On the device, in the memory format that convolutions like best."""
-    return model.to(device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+def placed(model: nn.Module, channels_last: bool = True) -> nn.Module:
+    """On the device, in the memory format that convolutions like best unless that is not wanted."""
+    model.to(device())
+    return model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload,no-any-return]
+
+
+def kept(prepare: Callable[..., Callable[[], Any]], *args: Any, **options: Any) -> Callable[[], Any]:
+    """Prepares as detcore's commands do: freed memory stays with the process."""
+    from detcore.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    return prepare(*args, **options)
