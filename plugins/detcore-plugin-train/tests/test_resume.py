@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import signal
 
 import pytest
@@ -119,6 +120,17 @@ def test_a_finished_run_has_nothing_to_resume(config, tmp_path):
 def test_resume_without_a_run_begins_one(config, tmp_path):
     result, _, _ = run(config, tmp_path / "new", resume=True)
     assert (result.run / "last").is_dir()
+
+
+def test_logs_begin_anew_where_there_is_no_checkpoint_yet(config, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(config, tmp_path / "run")
+    for checkpoint in ("last", "best", "step-00000003"):
+        shutil.rmtree(tmp_path / "run" / checkpoint)
+    run(config, tmp_path / "run", resume=True)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_run_is_not_overwritten(config, tmp_path):

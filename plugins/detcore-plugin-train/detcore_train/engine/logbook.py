@@ -102,6 +102,9 @@ class Logbook(Callback):
 
         done = trainer.global_step
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not done:  # of a run that was killed before its first checkpoint
+            for events in (self.folder / TENSORBOARD).glob("events.out.tfevents.*"):
+                events.unlink()
         self._train = CsvLog(self.folder / TRAIN_CSV, done or None)
         self._val = CsvLog(self.folder / VAL_CSV, done or None)
         self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=done + 1 if done else None)
