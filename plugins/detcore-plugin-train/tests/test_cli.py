@@ -86,9 +86,12 @@ def test_eval_uses_the_experiment_of_the_run(run, tmp_path, monkeypatch):
 
 def test_eval_equals_the_evaluation_of_training(run, tmp_path):
     invoke(
-        "eval", run / "last", "data.val_batch_size=2", "--out", tmp_path / "numbers.json", "--device", "cpu"
-    )
-    numbers = json.loads((tmp_path / "numbers.json").read_text())["values"]
+        "eval", run / "last", "data.val_batch_size=2", "--out", tmp_path / "numbers.json", "--device", "cpu",
+        "--precision", "32",
+    )  # fmt: skip
+    written = json.loads((tmp_path / "numbers.json").read_text())
+    assert written["precision"] == "32"
+    numbers = written["values"]
     trained = json.loads((run / "last" / "checkpoint.json").read_text())["values"]
     assert numbers == pytest.approx(trained, abs=1e-6)
 
@@ -139,7 +142,8 @@ def test_predict_agrees_with_eval(run, tmp_path):
     data = experiment_spec(load(run / "experiment.yaml").data, "").params["data"].build()
     expected = detect(detector, collate([data.val[0]]))[0]
     path = data.val[0]["file"]
-    invoke("predict", path, "--model", run, "--out", tmp_path / "out", "--score-thr", 0, "--device", "cpu")
+    options = ["--score-thr", 0, "--device", "cpu", "--precision", "32"]
+    invoke("predict", path, "--model", run, "--out", tmp_path / "out", *options)
     (image,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
     boxes = torch.tensor([found["box"] for found in image["detections"]])
     torch.testing.assert_close(boxes, expected.boxes, atol=0.006, rtol=0)

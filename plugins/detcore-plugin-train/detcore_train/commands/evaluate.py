@@ -18,6 +18,7 @@ from detcore.allocator import keep_freed_memory
 from detcore.component import Spec
 from detcore.errors import ConfigError
 from detcore.interfaces import Dataset, Detector, Metric
+from detcore.precision import resolve_precision
 from detcore.signature import signature_of
 from detcore.structures import ClassMap, ImageDetections
 from detcore_train.commands.common import (
@@ -29,7 +30,7 @@ from detcore_train.commands.common import (
 )
 from detcore_train.commands.predict import evaluation_transforms
 from detcore_train.commands.testtime import TestTime
-from detcore_train.evaluation import Evaluation, evaluate, show
+from detcore_train.evaluation import Evaluation, device_of, evaluate, show
 from detcore_train.interfaces import DataModule
 from detcore_train.runfolder import experiment_of
 
@@ -131,7 +132,10 @@ def run(
             collected=collected,
         )
     path = out or (folder.parent if folder.suffix == ".safetensors" else folder) / "evaluation.json"
-    source = {"checkpoint": ", ".join(map(str, (folder, *others)))}
+    source = {
+        "checkpoint": ", ".join(map(str, (folder, *others))),
+        "precision": resolve_precision(arithmetic, device_of(detector)),
+    }
     finish(console, str(folder), val, metric, result, source, path, analysing, collected)
 
 
