@@ -128,12 +128,13 @@ class NeverForgets(CocoMetric):
     """Keeps the detections of earlier runs."""
 
     def start(self, dataset):
-        kept = dict(self._found)
+        kept = {} if self._collected is None else dict(self._collected.found)
         super().start(dataset)
-        self._found.update(kept)
+        self._collected.found.update(kept)
 
     def update(self, image_ids, detections):
-        fresh = [(i, d) for i, d in zip(image_ids, detections, strict=True) if i not in self._found]
+        known = self._collected.found
+        fresh = [(i, d) for i, d in zip(image_ids, detections, strict=True) if i not in known]
         super().update([i for i, _ in fresh], [d for _, d in fresh])
 
 
@@ -141,7 +142,7 @@ class CountsOnlyTheLastBatch(CocoMetric):
     """Each update begins again."""
 
     def update(self, image_ids, detections):
-        self._found.clear()
+        self._collected.found.clear()
         super().update(image_ids, detections)
 
 
