@@ -43,7 +43,8 @@ def kill_process(rank, started):
 
 
 def start(command, environment, log):
-    return subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, env=environment())
+    with log.open("w") as out:
+        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment())
 
 
 def wait_for(path, process, log):

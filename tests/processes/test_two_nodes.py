@@ -76,12 +76,11 @@ def nodes():
 
 def rows(folder):
     with (folder / "train.csv").open() as file:
-        return [
-            {k: float(v) for k, v in row.items() if k.startswith("loss") or k == "step"}
-            for row in csv.DictReader(file)
-        ]
+        read = list(csv.DictReader(file))
+    return [{k: float(v) for k, v in row.items() if k.startswith("loss") or k == "step"} for row in read]
 
 
+@pytest.mark.filterwarnings("ignore:ResNet is trained with norm_eval")
 @pytest.mark.reliability(
     area="processes",
     fault="torchrun on two machines, as two network namespaces joined by a cable",
@@ -99,18 +98,14 @@ def test_two_nodes_equal_one_process(nodes, experiment, faster_rcnn, tmp_path, e
                 "--master-port", "29500", "-m", "detcore", "train", str(file), "--accelerator", "cpu",
                 "--out", str(tmp_path / "two"),
             ]  # fmt: skip
-            started.append(
-                subprocess.Popen(
-                    command,
-                    stdout=logs[rank].open("w"),
-                    stderr=subprocess.STDOUT,
-                    env=environment(GLOO_SOCKET_IFNAME=card),
-                )
-            )
+            with logs[rank].open("w") as out:
+                variables = environment(GLOO_SOCKET_IFNAME=card)
+                started.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=variables))
         codes = [process.wait(timeout=400) for process in started]
     finally:
         for process in started:
             process.kill()
+            process.wait()
     text = [log.read_text() for log in logs]
     assert codes == [0, 0], "\n".join(text)
     assert "epoch 2/2" in text[0]

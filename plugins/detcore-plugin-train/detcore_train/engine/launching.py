@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
@@ -27,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detcore.errors import DetcoreError
 from detcore_train.engine.layout import Layout
+from detcore_train.engine.meeting import agents_store, of_this_start
 
 #: Seconds between looks at the other processes.
 _LOOK_EVERY = 1.0
@@ -63,6 +65,25 @@ class DataParallel(DDPStrategy):
             find_unused_parameters=True,
         )
 
+    def setup_distributed(self) -> None:
+        """Connects the processes."""
+        waiting = self._timeout or timedelta(minutes=10)
+        store = (
+            agents_store(waiting) if isinstance(self.cluster_environment, TorchElasticEnvironment) else None
+        )
+        if store is not None and not dist.is_initialized():
+            self.set_world_ranks()
+            dist.init_process_group(
+                self._get_process_group_backend(),
+                store=of_this_start(store, self.global_rank, self.world_size, waiting),
+                rank=self.global_rank,
+                world_size=self.world_size,
+                timeout=waiting,
+                device_id=self.root_device if self.root_device.type == "cuda" else None,
+            )
+            atexit.register(_leave)
+        super().setup_distributed()
+
     def configure_ddp(self) -> None:
         """Wraps the detector."""
         _take_the_notice(self.root_device)
@@ -71,6 +92,12 @@ class DataParallel(DDPStrategy):
     def _configure_launcher(self) -> None:
         if self.cluster_environment is not None:
             self._launcher = _Launch(self.cluster_environment, self.num_processes, self.num_nodes)
+
+
+def _leave() -> None:
+    """Ends the communication over NCCL, which warns where the program does not; gloo's ends with the program."""
+    if dist.is_initialized() and dist.get_backend() == "nccl":
+        dist.destroy_process_group()
 
 
 def _take_the_notice(device: torch.device) -> None:
