@@ -110,7 +110,9 @@ class ImageReader:
 
     def _decode(self, path: Path) -> tuple[np.ndarray, int]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bombs: our own limit decides; of damaged camera notes: no matter
+            warnings.simplefilter(
+                "ignore"
+            )  # bombs: our own limit decides; of damaged camera notes: no matter
             with _open(path) as image:
                 width, height = image.size
                 if width * height > self.max_pixels:
