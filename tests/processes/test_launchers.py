@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,25 +21,30 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 @pytest.fixture(scope="session")
 def file(experiment, retinanet, tmp_path_factory):
     path = tmp_path_factory.mktemp("experiment") / "small.yaml"
-    path.write_text(to_yaml(experiment(retinanet, 2, epochs=12)))
+    path.write_text(to_yaml(experiment(retinanet, 2, epochs=6)))
     return path
 
 
 def descendants(pid):
     """The processes that a process has started, and those that these have."""
     found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found += [int(child), *descendants(int(child))]
+    with suppress(OSError):  # it may end meanwhile
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            found += [int(child), *descendants(int(child))]
     return found
 
 
 def kill_process(rank, started):
     """Kills the process of that rank."""
-    for pid in descendants(started.pid):
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        if f"LOCAL_RANK={rank}".encode() in variables:
-            os.kill(pid, signal.SIGKILL)
-            return
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        for pid in descendants(started.pid):
+            with suppress(OSError):
+                variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if f"LOCAL_RANK={rank}".encode() in variables:
+                    os.kill(pid, signal.SIGKILL)
+                    return
+    started.kill()
     raise AssertionError(f"no process {rank}")
 
 
@@ -71,7 +77,7 @@ def test_own_launcher_and_a_killed_process(file, tmp_path, environment):
     text = log.read_text()
     assert code == 2, text
     assert text.count("ProcessLostError: process 0 of 2 lost the connection to another one at epoch ") == 1
-    assert text.count("epoch 1/12") == 1
+    assert text.count("epoch 1/6") == 1
     assert run.checkpoints()[0].damage() == ""
 
 
@@ -112,11 +118,11 @@ def test_torchrun_starts_again_and_the_run_resumes(file, tmp_path, environment):
     text = log.read_text()
     assert code == 0, text
     assert re.search(rf"continuing {re.escape(str(run.path))} after \d+ steps", text), text
-    assert text.count("epoch 1/12") == 1
-    assert text.count("epoch 12/12") == 1
+    assert text.count("epoch 1/6") == 1
+    assert text.count("epoch 6/6") == 1
     assert text.count("trained in") == 1
     (last, *_) = run.checkpoints()
-    assert (last.epoch, last.step, last.damage()) == (12, 48, "")
+    assert (last.epoch, last.step, last.damage()) == (6, 24, "")
 
 
 def test_torchrun_and_contradicting_devices(file, tmp_path, environment):
