@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 
@@ -13,15 +14,15 @@ import torch.distributed as dist
 _LOOK_EVERY = 0.05
 
 
-def agents_store(timeout: timedelta) -> dist.Store | None:
+def agents_store(timeout: timedelta) -> Any:
     """The store that torchrun's own process serves for its workers; None where there is none."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.TCPStore(host, port, is_master=False, timeout=timeout)
+    return dist.TCPStore(host, port, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
 
 
-def of_this_start(store: dist.Store, rank: int, count: int, timeout: timedelta) -> dist.Store:
+def of_this_start(store: Any, rank: int, count: int, timeout: timedelta) -> Any:
     """A part of a store that only the processes of the same start use.
 
     torchrun keeps its store when it starts lost processes again, and with it the addresses of those that are
@@ -44,7 +45,7 @@ def of_this_start(store: dist.Store, rank: int, count: int, timeout: timedelta) 
         store.wait([f"detcore/name/{mine}"], timeout)
         name = store.get(f"detcore/name/{mine}").decode()
         store.set(f"detcore/confirmed/{name}/{rank}", "yes")
-        return dist.PrefixStore(f"detcore/start/{name}", store)
+        return dist.PrefixStore(f"detcore/start/{name}", store)  # type: ignore[attr-defined]
     until = time.monotonic() + timeout.total_seconds()
     missing = set(range(1, count))
     while missing:
@@ -56,4 +57,4 @@ def of_this_start(store: dist.Store, rank: int, count: int, timeout: timedelta) 
         if time.monotonic() > until:
             raise dist.DistStoreError(f"processes {sorted(missing)} of {count} did not come: timeout")
         time.sleep(_LOOK_EVERY if missing else 0)
-    return dist.PrefixStore(f"detcore/start/{mine}", store)
+    return dist.PrefixStore(f"detcore/start/{mine}", store)  # type: ignore[attr-defined]
