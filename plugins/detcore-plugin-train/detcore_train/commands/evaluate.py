@@ -187,7 +187,7 @@ def finish(
         for written in analysing.write(title, dataset, collected, result, metric, source):
             console.print(f"report: {written}", soft_wrap=True)
     result.write(path)
-    ((what, name),) = source.items()
+    what, name = next(iter(source.items()))
     console.print(f"{what}: {name}; numbers: {path}", soft_wrap=True)
     print(result.line())  # noqa: T201 - the last line is exactly this
 
