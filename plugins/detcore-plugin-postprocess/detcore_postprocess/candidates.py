@@ -36,6 +36,10 @@ class Candidates(NamedTuple):
     score: Float[Tensor, "B T"]
     valid: Bool[Tensor, "B T"]
 
+    def scored(self, score: Float[Tensor, "B T"]) -> Candidates:
+        """The same with other scores; ``_replace`` cannot be compiled by torch 2.8."""
+        return Candidates(self.prior, self.label, score, self.valid)
+
 
 def select_candidates(
     scores: Float[Tensor, "B N K"],

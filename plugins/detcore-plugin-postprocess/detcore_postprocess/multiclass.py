@@ -57,7 +57,7 @@ def multiclass_nms(
     image = torch.arange(len(scores), device=scores.device)[:, None]
     own = boxes[image, chosen.prior] if boxes.dim() == 3 else boxes[image, chosen.prior, chosen.label]
     if factors is not None:
-        chosen = chosen._replace(score=chosen.score * factors.gather(1, chosen.prior))
+        chosen = chosen.scored(chosen.score * factors.gather(1, chosen.prior))
     nms = NMS(iou_threshold=iou_threshold) if nms is None else nms
     left = suppress(nms, chosen, own, class_agnostic, max_per_img)
     if max_per_img is None:

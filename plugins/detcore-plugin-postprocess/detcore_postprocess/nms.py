@@ -14,7 +14,7 @@ from detcore.component import Part, make
 from detcore.interfaces import Postprocess
 from detcore.interfaces.postprocess import BoxDecoder
 from detcore.structures import Detections, ImageBatch
-from detcore_postprocess.candidates import select_candidates
+from detcore_postprocess.candidates import Candidates, select_candidates
 from detcore_postprocess.hard_nms import NMS
 from detcore_postprocess.interface import Suppression
 from detcore_postprocess.multiclass import suppress
@@ -88,8 +88,10 @@ class NMSPostprocess(Postprocess):
         else:  # no candidate in any image
             boxes = scores.new_zeros(len(scores), 0, 4)
         if factors is not None:
-            chosen = chosen._replace(score=chosen.score * factors.gather(1, chosen.prior))
-        chosen = chosen._replace(valid=chosen.valid & self._large_enough(boxes))
+            chosen = chosen.scored(chosen.score * factors.gather(1, chosen.prior))
+        chosen = Candidates(
+            chosen.prior, chosen.label, chosen.score, chosen.valid & self._large_enough(boxes)
+        )
         left = suppress(self.nms, chosen, boxes, self.class_agnostic, self.max_per_img)
         slots, real = keep_best(left.scores, left.kept, self.max_per_img)
         return to_detections(boxes, left.scores, chosen.label, slots, real)

@@ -85,7 +85,7 @@ class LevelNMSPostprocess(Postprocess):
             else scores.new_zeros(len(scores), 0, 4)
         )
         if factors is not None:
-            chosen = chosen._replace(score=chosen.score * factors.gather(1, chosen.prior))
+            chosen = chosen.scored(chosen.score * factors.gather(1, chosen.prior))
         ends = torch.tensor(levels, device=scores.device).cumsum(0)
         groups = torch.bucketize(chosen.prior, ends, right=True)
         eligible = chosen.valid & self._large_enough(boxes) & (chosen.score >= self.score_thr)
