@@ -132,7 +132,7 @@ class ConvFCBBoxHead(BBoxHead):
             x = _through(self.shared_fcs, self._flat(x))
         logits = linear(self.fc_cls, _through(self.cls_fcs, self._flat(self.cls_convs(x))))
         codes = linear(self.fc_reg, _through(self.reg_fcs, self._flat(self.reg_convs(x))))
-        return BBoxOutput(logits, codes.unflatten(1, (self.num_boxes, self.bbox_coder.code_size)))
+        return BBoxOutput(logits, codes.reshape(-1, self.num_boxes, self.bbox_coder.code_size))
 
     def loss(self, output: BBoxOutput, sample: RoISample) -> Losses:
         """Terms ``loss_cls`` and ``loss_bbox``; see :class:`~detcore.interfaces.BBoxHead`."""

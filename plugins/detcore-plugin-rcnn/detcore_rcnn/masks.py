@@ -109,7 +109,8 @@ def predict_masks(predictors: Sequence[MaskPredictor], found: Detections, batch:
     if not predictors:
         return found
     if torch.compiler.is_compiling():  # fixed shapes: of every row
-        masks = _mean_masks(predictors, *_all_rows(found)).unflatten(0, found.valid.shape)
+        masks = _mean_masks(predictors, *_all_rows(found))
+        masks = masks.reshape(*found.valid.shape, *masks.shape[1:])
         table = torch.where(found.valid[..., None, None], masks, 0)
     else:
         image, slot = found.valid.nonzero(as_tuple=True)
