@@ -47,12 +47,12 @@ def prepare(
 def row(
     name: str,
     batch: int,
-    ours: Callable[[], nn.Module],
     theirs: Callable[..., nn.Module],
     precision: str,
     target: float,
 ) -> Row:
     """The prediction of one detector in both libraries."""
+    ours = functools.partial(models.converted, theirs, SIZE)
     peers = {"torchvision": (theirs, True), "torchvision, as it comes": (theirs, False)}
     what = {"32": "float32", "auto": "precision auto", "bf16": "bfloat16"}[precision]
     return Row(
@@ -72,12 +72,14 @@ def row(
     )
 
 
-_RETINA = ("RetinaNet", models.detcore_retinanet, models.torchvision_retinanet)
-_FASTER = ("Faster R-CNN", models.detcore_faster_rcnn, models.torchvision_faster_rcnn)
+_PEERS = {
+    "retinanet": ("RetinaNet", models.torchvision_retinanet),
+    "faster_rcnn": ("Faster R-CNN", models.torchvision_faster_rcnn),
+}
 
 ROWS = {
-    f"{key}{suffix}_batch_{batch}": row(name, batch, ours, theirs, precision, target)
-    for key, (name, ours, theirs) in {"retinanet": _RETINA, "faster_rcnn": _FASTER}.items()
+    f"{key}{suffix}_batch_{batch}": row(name, batch, peer, precision, target)
+    for key, (name, peer) in _PEERS.items()
     for precision, suffix, target in (("32", "", 1.2), ("auto", "_auto", 2.0), ("bf16", "_bfloat16", 2.0))
     for batch in (1, 8)
 }

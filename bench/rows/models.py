@@ -72,6 +72,13 @@ def torchvision_faster_rcnn(size: tuple[int, int], channels_last: bool = True) -
     )  # fmt: skip
 
 
+def converted(build: Callable[..., nn.Module], size: tuple[int, int]) -> nn.Module:
+    """torchvision's detector as one of detcore: the same weights, so the same proposals and detections."""
+    from detcore_torchvision import from_torchvision
+
+    return placed(from_torchvision(build(size)))
+
+
 def limits(size: tuple[int, int]) -> dict[str, Any]:
     """The resizing that leaves an image of (h, w) as it is."""
     return {"min_size": min(size), "max_size": max(size)}

@@ -20,7 +20,7 @@ from detcore.structures import Detections, FeatureSpec, ImageBatch, Losses, Prop
 from detcore_rcnn.masks import predict_masks
 from detcore_rcnn.prediction import detect_regions, refine
 from detcore_rcnn.region_features import make_extractors, make_heads, per_stage
-from detcore_rcnn.sampling import check_assigner, flat
+from detcore_rcnn.sampling import check_assigner, flat, without_padding
 from detcore_rcnn.shared_2fc_bbox_head import Shared2FCBBoxHead
 from detcore_rcnn.single_roi_extractor import SingleRoIExtractor
 from detcore_rcnn.stage import Stage
@@ -139,6 +139,7 @@ class CascadeRoIHead(RoIHead):
     @torch.no_grad()
     def predict(self, features: tuple[Tensor, ...], proposals: Proposals, batch: ImageBatch) -> Detections:
         """See :class:`~detcore.interfaces.RoIHead`."""
+        proposals = without_padding(proposals)
         first, *others = stages = self.stages
         outputs = [first.run(features, proposals)]
         _, image = flat(proposals)

@@ -165,3 +165,18 @@ def flat(proposals: Proposals) -> tuple[Float[Tensor, "P 4"], Int[Tensor, "P"]]:
     count, rows = proposals.scores.shape
     image = torch.arange(count, device=proposals.boxes.device).repeat_interleave(rows)
     return proposals.boxes.flatten(0, 1), image
+
+
+def without_padding(proposals: Proposals) -> Proposals:
+    """The proposals up to the last one that is valid in any image: nothing is computed for what is cut off.
+
+    Under the compiler, which needs fixed shapes, all of them.
+    """
+    if torch.compiler.is_compiling() or not proposals.boxes.numel():
+        return proposals
+    used = proposals.valid.any(0).nonzero()
+    count = int(used[-1]) + 1 if len(used) else 0
+    queries = None if proposals.queries is None else proposals.queries[:, :count]
+    return Proposals(
+        proposals.boxes[:, :count], proposals.scores[:, :count], proposals.valid[:, :count], queries
+    )

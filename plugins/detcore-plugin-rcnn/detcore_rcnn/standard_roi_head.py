@@ -34,7 +34,7 @@ from detcore.structures import (
 from detcore_rcnn.masks import predict_masks
 from detcore_rcnn.prediction import detect_regions
 from detcore_rcnn.region_features import make_head, make_shared
-from detcore_rcnn.sampling import check_assigner
+from detcore_rcnn.sampling import check_assigner, without_padding
 from detcore_rcnn.shared_2fc_bbox_head import Shared2FCBBoxHead
 from detcore_rcnn.single_roi_extractor import SingleRoIExtractor
 from detcore_rcnn.stage import Stage
@@ -135,6 +135,7 @@ class StandardRoIHead(RoIHead):
     @torch.no_grad()
     def predict(self, features: tuple[Tensor, ...], proposals: Proposals, batch: ImageBatch) -> Detections:
         """See :class:`~detcore.interfaces.RoIHead`."""
+        proposals = without_padding(proposals)
         output = self.stage.run(features, proposals)
         found = detect_regions(self.bbox_head, output, proposals, batch, self.postprocess)
         masks = self.stage.mask_predictor(features)

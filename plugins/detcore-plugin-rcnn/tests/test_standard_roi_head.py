@@ -94,6 +94,18 @@ def test_padding_is_never_detected(make_roi_head, make_features, make_targets, m
     )
 
 
+def test_nothing_is_computed_for_padding(make_roi_head, make_features):
+    features, batch = make_features()
+    valid = torch.tensor([[True, False, True, False, False], [True, False, False, False, False]])
+    proposals = Proposals(torch.tensor([5, 5, 40, 40.0]).expand(2, 5, 4), torch.ones(2, 5), valid)
+    head, rows = make_roi_head(postprocess=ALL), []
+    head.bbox_head.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    head.predict(features, proposals, batch)
+    none = head.predict(features, proposals.replace(valid=torch.zeros(2, 5).bool()), batch)
+    assert rows == [2 * 3, 0]
+    assert not none.valid.any()
+
+
 def test_batch_equals_singles(make_roi_head, make_features, make_targets, make_proposals):
     features, batch = make_features()
     proposals = make_proposals(make_targets(3, 2))
