@@ -19,6 +19,8 @@ from detcore_postprocess.onnx import wants_onnx
 
 #: Pairs of a level above the threshold, over the batch, beyond which a top-k precedes the sorting.
 CROWD = 1 << 20
+_INDEX_BITS = 32
+_LAST_INDEX = (1 << _INDEX_BITS) - 1
 
 
 class Candidates(NamedTuple):
@@ -91,19 +93,52 @@ def _bounds(levels: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _select_sparse(scores: Tensor, above: Tensor, levels: Sequence[int], nms_pre: int | None) -> Candidates:
     """The choice among what is above the threshold; T is the most that an image has."""
-    if nms_pre is not None:
+    if nms_pre is not None and _at_most(above) > CROWD:
         for start, end in _bounds(levels):
             if above[:, start:end].count_nonzero() > CROWD:
                 above[:, start:end] = _best(scores[:, start:end], above[:, start:end], nms_pre)
-    image, prior, label = above.nonzero(as_tuple=True)  # in ascending order
-    score = scores[image, prior, label]
+    pair = _nonzero(above)
+    score = scores.take(pair)
+    row, label = pair // scores.shape[2], pair % scores.shape[2]
+    image, prior = row // scores.shape[1], row % scores.shape[1]
     level = torch.bucketize(prior, torch.tensor(levels, device=prior.device).cumsum(0), right=True)
     group = image * len(levels) + level
-    order = score.argsort(descending=True, stable=True)
-    order = order[group[order].argsort(stable=True)]
+    order = _by_group_and_score(group, score)
     if nms_pre is not None:
         order = order[rank_in_group(group[order]) < nms_pre]
     return _pad(image[order], prior[order], label[order], score[order], len(scores))
+
+
+def _eights(flags: Bool[Tensor, "*S"]) -> tuple[Int[Tensor, "E"], Bool[Tensor, "R"]]:
+    """All flags in order: eight of them as one number, and the up to seven that are left."""
+    flat = flags.reshape(-1)
+    whole = len(flat) // 8 * 8
+    return flat[:whole].view(torch.int64), flat[whole:]
+
+
+def _at_most(flags: Bool[Tensor, "*S"]) -> int:
+    """A number that is not below that of the flags that are set, and not above eight times that number and seven."""
+    eights, rest = _eights(flags)
+    return 8 * int(eights.count_nonzero()) + len(rest)
+
+
+def _nonzero(flags: Bool[Tensor, "*S"]) -> Int[Tensor, "P"]:
+    """Where flags are set, counted over all dimensions, ascending. Quick where few are: most are read as eights."""
+    eights, rest = _eights(flags)
+    some = eights.nonzero().squeeze(1)
+    which, flag = eights[some].view(torch.bool).view(-1, 8).nonzero(as_tuple=True)
+    last = rest.nonzero().squeeze(1) + 8 * len(eights)
+    return torch.cat((8 * some[which] + flag, last))
+
+
+def _by_group_and_score(group: Int[Tensor, "P"], score: Float[Tensor, "P"]) -> Int[Tensor, "P"]:
+    """The order by ascending group, in it by descending score, in that as they come."""
+    if score.dtype == torch.float64:
+        order = score.argsort(descending=True, stable=True)
+        return order[group[order].argsort(stable=True)]
+    # one sorting instead of two: the bits of floats that are not negative ascend as they do
+    bits = score.float().view(torch.int32).long()
+    return ((group << _INDEX_BITS) - bits).argsort(stable=True)
 
 
 def _best(scores: Float[Tensor, "B n K"], above: Bool[Tensor, "B n K"], count: int) -> Bool[Tensor, "B n K"]:
@@ -138,9 +173,6 @@ def _pad(image: Tensor, prior: Tensor, label: Tensor, score: Tensor, batch: int)
 
 
 # ----------------------------------------------------------------------------------------- under the compiler
-
-_INDEX_BITS = 32
-_LAST_INDEX = (1 << _INDEX_BITS) - 1
 
 
 def _select_dense(scores: Tensor, above: Tensor, levels: Sequence[int], nms_pre: int | None) -> Candidates:
