@@ -60,6 +60,6 @@ ROWS = {
         f"post-processing, {BATCH} x {scene.PRIORS:,} priors x {scene.CLASSES} classes",
         {"detcore": functools.partial(models.kept, detcore), "torchvision": torchvision},
         targets={"torchvision": 3.0},
-        why="Half of the time goes into the sigmoid of every logit, which both compute; it could be left to the candidates.",
+        why="Half of the time goes into the sigmoid of every logit, which both compute; only candidates need it.",
     )
 }
