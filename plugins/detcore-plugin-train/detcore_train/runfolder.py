@@ -128,12 +128,13 @@ class RunFolder:
             raise CheckpointError(f"{self.path}: every checkpoint is damaged; start again with another --out")
         return None
 
-    def recover(self, start: Checkpoint | None) -> None:
+    def recover(self, start: Checkpoint | None, keep: int) -> None:
         """Finishes or clears away what a killed process left half done. By one process, before any writes.
 
         Args:
             start: The checkpoint that the run continues from. Newer ones are damaged, and are moved out of
                 its way to ``damaged-NAME``.
+            keep: How many of the newest checkpoints stay.
         """
         if not self.path.is_dir():
             return
@@ -157,6 +158,7 @@ class RunFolder:
         best = Checkpoint.read(self.best)
         if start.best and (best is None or best.step != start.step):
             self._promote(start.path)
+        self._prune(keep)
 
     def write_experiment(self, text: str) -> None:
         """Writes the configuration of the run."""

@@ -243,11 +243,21 @@ def test_the_best_is_never_lost(run, monkeypatch, number, step):
     (run.path / ".experiment.yaml.17").write_text("type:")
     found, said = chosen(run)
     assert (found.step, said) == (step, [])
-    run.recover(found)
+    run.recover(found, keep=2)
     best = Checkpoint.read(run.best)
     assert not best.damage() or "training.ckpt" in best.damage()
     assert best.step == 9 if step == 9 else best.step <= 6
     assert not list(run.path.glob(".*"))
+
+
+def test_a_checkpoint_too_many_goes_with_the_next_start(run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_prune", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_again(run)
+    before = len(run.checkpoints())
+    run.recover(chosen(run)[0], keep=before - 1)
+    assert len(run.checkpoints()) == before - 1
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

@@ -129,7 +129,7 @@ def test_the_average_is_what_is_evaluated_and_saved(config, tmp_path):
         torch.equal(value, average[name]) for name, value in loaded.state_dict().items() if name in average
     )
     assert not torch.equal(loaded.head.out.weight, experiment.model.head.out.weight)
-    again = evaluate(loaded, experiment.data.val, experiment.metric, batch_size=4)
+    again = evaluate(loaded, experiment.data.val, experiment.metric, batch_size=4, precision="32")
     assert again.values["AP"] == pytest.approx(result.values["AP"], abs=1e-5)
 
 

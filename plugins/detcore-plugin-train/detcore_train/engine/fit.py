@@ -213,7 +213,7 @@ def _prepare(
     if not trainer.is_global_zero:
         return start
     with disk_errors(f"{folder.path}: what a killed run left", "Make room, and continue with --resume"):
-        folder.recover(start)
+        folder.recover(start, experiment.keep_last)
     objects: dict[str, Any] = {}
     config = dump(experiment, objects)
     _make_absolute(config.get("data"))
