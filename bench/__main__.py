@@ -27,7 +27,7 @@ MODULES = (
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Runs what the command line asks for; Ctrl-C ends the measuring, not the writing."""
     args = arguments()
     wanted = {
         f"{module}/{name}": (module, name, row)
@@ -37,11 +37,14 @@ def main() -> None:
     }
     pythons = {"mmdet": args.mmdet_python or ""}
     found: dict[str, dict[str, Result]] = {}
-    for key, (module, name, row) in wanted.items():
-        found[key] = measure(
-            module, name, row, repeats=row.runs or args.repeats, threads=args.threads, pythons=pythons
-        )
-        print(key, *(describe(name, result) for name, result in found[key].items()), sep="  ", flush=True)
+    try:
+        for key, (module, name, row) in wanted.items():
+            found[key] = measure(
+                module, name, row, repeats=row.runs or args.repeats, threads=args.threads, pythons=pythons
+            )
+            print(key, *(describe(name, result) for name, result in found[key].items()), sep="  ", flush=True)
+    except KeyboardInterrupt:
+        print("stopped; what was measured is written")
     where = report.machine(args.threads)
     print("wrote", report.write_json(args.out, where, found))
     if args.page:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("equal")]
 
 TRAINABLE_STATISTICS = {"type": "ResNet", "depth": 18, "base_channels": 8}
 

@@ -5,7 +5,7 @@ import signal
 import pytest
 from detcore_train.runfolder import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("lost")]
 #: Far below the time that a process waits for a step of the others.
 SOON = 60.0
 
