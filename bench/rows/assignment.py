@@ -96,7 +96,7 @@ def max_iou(count: int, batch: int = 2, slow: bool = False) -> Row:
         max_memory=256 * 2**20,
         why=(
             "With few ground truths the time is that of writing results for all priors: their boxes are copied for "
-            "each image, so that padding and regions to ignore take no part, which torchvision does not know. "
+            "each image, so that padding and regions to ignore take no part, unlike in torchvision. "
             "Copying them only where an image has such would halve it."
             if count < 50
             else ""
@@ -117,13 +117,6 @@ ROWS = {
         f"ATSS assignment, 2 x {scene.PRIORS // 9:,} priors, {count} ground truths each",
         {"detcore": functools.partial(detcore, "ATSSAssigner", count, 2)},
         max_memory=256 * 2**20,
-        why=(
-            "With few ground truths the time is that of writing results for all priors: their boxes are copied for each "
-            "image, so that padding and regions to ignore take no part, which torchvision does not know. Copying them only "
-            "where an image has such would halve it."
-            if count < 50
-            else ""
-        ),
     )
     for count in (2, 50, 500, 5000)
 }
