@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from detcore_postprocess.lanes import image_groups
 from detcore_postprocess.suppression import nms_mask
@@ -38,7 +38,7 @@ def wants_onnx() -> bool:
     return _active and torch.compiler.is_compiling()
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "detcore::nms_mask",
     mutates_args=(),
     schema="(Tensor boxes, Tensor scores, Tensor groups, Tensor valid, float iou_threshold) -> Tensor",
