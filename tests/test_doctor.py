@@ -94,6 +94,9 @@ def install_all(folder):
             "odd_hooks": "from detcore.hooks import hookimpl\n@hookimpl\ndef detcore_built(model, more): ...",
         },
     )
+
+
+def add_damaged_metadata(folder):
     (folder / "junk-1.0.dist-info").mkdir()
     (folder / "junk-1.0.dist-info" / "entry_points.txt").write_text("[detcore.assigners]\nX = junk:X\n")
 
@@ -115,8 +118,11 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def report(site):
-    result = doctor(site, *BAD, "listener", "--json", "--timeout", "3")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    install_all(folder)
+    add_damaged_metadata(folder)
+    result = doctor(folder, *BAD, "listener", "--json", "--timeout", "3")
     assert result.returncode == 1, result.stderr
     return json.loads(result.stdout)
 
@@ -180,7 +186,6 @@ def test_problems_are_counted(report, findings):
 
 
 def test_the_core_alone_is_fine_and_printed(site):
-    (site / "junk-1.0.dist-info" / "entry_points.txt").unlink()
     result = doctor(site, "detcore", "-v")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "ok           detcore 0." in result.stdout
