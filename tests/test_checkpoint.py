@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import detcore
-from detcore.errors import CheckpointError, ConfigError, DataError
+from detcore.errors import CheckpointError, ConfigError
 from detcore.serialize import build, dump
 
 
@@ -151,8 +151,3 @@ def test_weights_alone_are_no_detector(tmp_path):
 def test_missing(tmp_path, name):
     with pytest.raises(CheckpointError, match=f"{name}: no such checkpoint"):
         detcore.load(tmp_path / name)
-
-
-def test_class_map_of_another_size(model):
-    with pytest.raises(DataError, match="the class map has 1 classes, the detector 3"):
-        model.class_map = detcore.ClassMap(("a",))

@@ -11,7 +11,7 @@ import detcore
 from detcore.detectors import ImagePreprocessor
 from detcore.errors import ConfigError, DataError
 from detcore.serialize import build
-from detcore.structures import Detections, ImageBatch, ImageGeometry, Losses, Targets
+from detcore.structures import Detections, ImageBatch, ImageGeometry, Losses
 
 
 def image(height=40, width=50):
@@ -36,38 +36,6 @@ def test_training_without_objects(model):
     model(
         [image()], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
     ).total.backward()
-
-
-def test_training_needs_targets(model):
-    with pytest.raises(DataError, match=r"training needs targets: model\(images, targets\)"):
-        model([image()])
-
-
-def test_labels_are_checked(model):
-    targets = [{"boxes": torch.zeros(1, 4), "labels": torch.tensor([3])}]
-    with pytest.raises(DataError, match=r"targets\[0\]: labels should be 0..2, got 3..3"):
-        model([image()], targets)
-
-
-def test_as_many_targets_as_images(model):
-    targets = [{"boxes": torch.zeros(1, 4), "labels": torch.tensor([0])}]
-    with pytest.raises(DataError, match="2 images but targets for 1"):
-        model([image(), image()], targets)
-
-
-def test_batch_and_targets_as_structures(model):
-    batch = model.preprocess([image(), image(20, 30)])
-    targets = Targets.stack([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}] * 2)
-    assert model(batch, targets).keys() == {"loss0"}
-
-
-def test_default_class_names(model):
-    assert model.class_map.names == ("class0", "class1", "class2")
-
-
-def test_progress_reaches_the_parts(model):
-    model.on_progress(2, 17)
-    assert model.head.assigner.seen == [(2, 17)]
 
 
 def test_pickle_and_deepcopy(model):

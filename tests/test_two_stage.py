@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-import detcore
 from detcore import TwoStageDetector
 from detcore.component import wired
-from detcore.errors import ConfigError, DataError
+from detcore.errors import ConfigError
 from detcore.interfaces import ProposalHead, RoIHead
-from detcore.structures import Assignment, Detections, FeatureSpec, HeadOutput, Losses, Proposals, Targets
+from detcore.structures import Assignment, Detections, FeatureSpec, HeadOutput, Losses, Proposals
 
 
 class ToyProposer(ProposalHead):
@@ -131,27 +130,10 @@ def test_proposals(make_model):
     assert model.propose(model.preprocess(IMAGES)).boxes.shape == (2, 1, 4)
 
 
-def test_batch_and_targets_as_structures(make_model):
-    model = make_model()
-    assert set(model(model.preprocess(IMAGES), Targets.stack(TARGETS))) == {"first", "second"}
-
-
-def test_training_needs_targets(make_model):
-    with pytest.raises(DataError, match="training needs targets"):
-        make_model()(IMAGES)
-
-
 def test_an_instance_for_other_neighbours(make_model):
     head = ToyRoIHead(in_features=(FeatureSpec(7, 8),), num_classes=3)
     with pytest.raises(ConfigError, match=r"ToyRoIHead has in_features=\(7 channels at stride 8\)"):
         make_model(roi_head=head)
-
-
-def test_class_map(make_model):
-    model = make_model()
-    assert model.class_map.names == ("class0", "class1", "class2")
-    with pytest.raises(DataError, match="the class map has 1 classes, the detector 3"):
-        model.class_map = detcore.ClassMap(("car",))
 
 
 def test_pickle_and_deepcopy(make_model):

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from detcore.component import Part, make, wired
+from detcore.component import Part, wired
+from detcore.detectors.wrapped import WrappedDetector
 from detcore.errors import CheckpointError
 from detcore.folding import fold_norms
 from detcore.interfaces.bbox_head import BBoxHead
@@ -18,7 +19,7 @@ from detcore.interfaces.dense_head import DenseHead
 from detcore.interfaces.detector import Detector
 from detcore.interfaces.mask_head import MaskHead
 from detcore.precision import InferencePrecision, resolve_precision
-from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
+from detcore.structures import Detections, ImageBatch, Losses, Targets
 
 _ONLY_PREDICTS = (
     "a detector that optimize_for_inference made can only predict; {} the one that it was made from"
@@ -46,7 +47,7 @@ def optimize_for_inference(detector: Detector, precision: InferencePrecision = "
     return OptimizedDetector(detector=detector, precision=precision)
 
 
-class OptimizedDetector(Detector):
+class OptimizedDetector(WrappedDetector):
     """See :func:`optimize_for_inference`. It is no registered component: it can be neither dumped nor saved.
 
     Args:
@@ -62,8 +63,8 @@ class OptimizedDetector(Detector):
         precision: InferencePrecision = "auto",
         num_classes: int | None = wired(None),
     ) -> None:
-        super().__init__()
-        self.detector = copy.deepcopy(make(detector)).eval().requires_grad_(False)
+        super().__init__(num_classes=num_classes, detector=detector)
+        self.detector = copy.deepcopy(self.detector).eval().requires_grad_(False)
         parameter = next(self.detector.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
         self.precision = resolve_precision(precision, device)
@@ -73,26 +74,6 @@ class OptimizedDetector(Detector):
         self.detector.to(memory_format=torch.channels_last)
         self.register_state_dict_pre_hook(_no_state)  # type: ignore[no-untyped-call]
         self.eval()
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_map)
-
-    @property
-    def class_map(self) -> ClassMap:
-        """Names and dataset ids of the classes."""
-        return self.detector.class_map
-
-    @class_map.setter
-    def class_map(self, value: ClassMap) -> None:
-        self.detector.class_map = value
-
-    def preprocess(
-        self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None
-    ) -> ImageBatch:
-        """See :class:`~detcore.interfaces.Detector`."""
-        return self.detector.preprocess(images, geometry)
 
     @torch.no_grad()
     def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
@@ -112,7 +93,7 @@ class OptimizedDetector(Detector):
         """
         if self.training:
             raise ValueError(_ONLY_PREDICTS.format("train"))
-        return self.predict(images if isinstance(images, ImageBatch) else self.preprocess(images))
+        return super().forward(images, targets)
 
     def loss(self, batch: ImageBatch, targets: Targets) -> NoReturn:
         """Not possible.

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor
 
 from detcore.component import Part, make, wired
-from detcore.detectors import common
 from detcore.detectors.preprocessor import ImagePreprocessor
 from detcore.interfaces.backbone import Backbone
 from detcore.interfaces.dense_head import DenseHead
 from detcore.interfaces.detector import Detector
 from detcore.interfaces.neck import Neck
 from detcore.interfaces.preprocessor import Preprocessor
-from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
+from detcore.structures import Detections, ImageBatch, ImageGeometry, Losses, Targets
 
 
 class SingleStageDetector(Detector):
@@ -46,16 +45,6 @@ class SingleStageDetector(Detector):
         self.neck = make(neck, in_features=self.backbone.out_features) if neck is not None else None
         pyramid = (self.neck or self.backbone).out_features
         self.head = make(head, in_features=pyramid, num_classes=num_classes)
-        self._class_map = common.unnamed_classes(num_classes)
-
-    @property
-    def class_map(self) -> ClassMap:
-        """Names and dataset ids of the classes; ``class0``, ``class1``, ... until set."""
-        return self._class_map
-
-    @class_map.setter
-    def class_map(self, value: ClassMap) -> None:
-        self._class_map = common.check_class_map(value, self.num_classes)
 
     def preprocess(
         self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None
@@ -68,17 +57,6 @@ class SingleStageDetector(Detector):
         pyramid = self.backbone(batch.pixels)
         return pyramid if self.neck is None else self.neck(pyramid)  # type: ignore[no-any-return]
 
-    def forward(
-        self,
-        images: ImageBatch | Sequence[Tensor],
-        targets: Targets | Sequence[Mapping[str, Any]] | None = None,
-    ) -> Losses | Detections:
-        """See :class:`~detcore.interfaces.Detector`."""
-        batch = common.as_batch(self, images)
-        if self.training:
-            return self.loss(batch, common.as_targets(targets, batch, self.num_classes))
-        return self.predict(batch)
-
     def loss(self, batch: ImageBatch, targets: Targets) -> Losses:
         """See :class:`~detcore.interfaces.Detector`."""
         output = self.head(self.features(batch), batch, targets)
@@ -87,7 +65,3 @@ class SingleStageDetector(Detector):
     def predict(self, batch: ImageBatch) -> Detections:
         """See :class:`~detcore.interfaces.Detector`."""
         return self.head.predict(self.head(self.features(batch), batch), batch)
-
-    def on_progress(self, epoch: int, step: int) -> None:
-        """Tells every part that changes during training how far it is."""
-        common.tell_progress(self, epoch, step)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from detcore.component import Part, make, wired
-from detcore.detectors import common
 from detcore.detectors.preprocessor import ImagePreprocessor
 from detcore.interfaces.backbone import Backbone
 from detcore.interfaces.dense_head import ProposalHead
@@ -17,7 +17,7 @@ from detcore.interfaces.detector import Detector
 from detcore.interfaces.neck import Neck
 from detcore.interfaces.preprocessor import Preprocessor
 from detcore.interfaces.roi_head import RoIHead
-from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Proposals, Targets
+from detcore.structures import Detections, ImageBatch, ImageGeometry, Losses, Proposals, Targets
 
 
 class TwoStageDetector(Detector):
@@ -54,16 +54,6 @@ class TwoStageDetector(Detector):
         pyramid = (self.neck or self.backbone).out_features
         self.rpn_head = make(rpn_head, in_features=pyramid, num_classes=1)
         self.roi_head = make(roi_head, in_features=pyramid, num_classes=num_classes)
-        self._class_map = common.unnamed_classes(num_classes)
-
-    @property
-    def class_map(self) -> ClassMap:
-        """Names and dataset ids of the classes; ``class0``, ``class1``, ... until set."""
-        return self._class_map
-
-    @class_map.setter
-    def class_map(self, value: ClassMap) -> None:
-        self._class_map = common.check_class_map(value, self.num_classes)
 
     def preprocess(
         self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None
@@ -76,17 +66,6 @@ class TwoStageDetector(Detector):
         pyramid = self.backbone(batch.pixels)
         return pyramid if self.neck is None else self.neck(pyramid)  # type: ignore[no-any-return]
 
-    def forward(
-        self,
-        images: ImageBatch | Sequence[Tensor],
-        targets: Targets | Sequence[Mapping[str, Any]] | None = None,
-    ) -> Losses | Detections:
-        """See :class:`~detcore.interfaces.Detector`."""
-        batch = common.as_batch(self, images)
-        if self.training:
-            return self.loss(batch, common.as_targets(targets, batch, self.num_classes))
-        return self.predict(batch)
-
     def propose(self, batch: ImageBatch) -> Proposals:
         """The regions that the first stage proposes."""
         return self.rpn_head.propose(self.rpn_head(self.features(batch), batch), batch)
@@ -94,14 +73,12 @@ class TwoStageDetector(Detector):
     def loss(self, batch: ImageBatch, targets: Targets) -> Losses:
         """The terms of both stages; where their names collide, those of the first get the prefix ``rpn_``."""
         features = self.features(batch)
-        one_class = common.class_agnostic(targets)
+        one_class = _class_agnostic(targets)
         output = self.rpn_head(features, batch, one_class)
         first = self.rpn_head.loss(output, one_class, batch)
         proposals = self.rpn_head.propose(output, batch)
         second = self.roi_head.loss(features, proposals, targets, batch)
-        return Losses(
-            common.merged("rpn_", first, second), common.merged("rpn_", first.metrics, second.metrics)
-        )
+        return Losses(_merged(first, second), _merged(first.metrics, second.metrics))
 
     def predict(self, batch: ImageBatch) -> Detections:
         """See :class:`~detcore.interfaces.Detector`."""
@@ -109,6 +86,12 @@ class TwoStageDetector(Detector):
         proposals = self.rpn_head.propose(self.rpn_head(features, batch), batch)
         return self.roi_head.predict(features, proposals, batch)
 
-    def on_progress(self, epoch: int, step: int) -> None:
-        """Tells every part that changes during training how far it is."""
-        common.tell_progress(self, epoch, step)
+
+def _class_agnostic(targets: Targets) -> Targets:
+    """The same objects, all of class 0."""
+    return targets.replace(labels=torch.zeros_like(targets.labels))
+
+
+def _merged(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of both; the names of ``first`` that ``second`` has too get the prefix ``rpn_``."""
+    return {**{f"rpn_{name}" if name in second else name: x for name, x in first.items()}, **second}
