@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detcore.component import Part, make, wired
+from detcore.detectors import WrappedDetector
 from detcore.interfaces import Detector
-from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
+from detcore.structures import Detections, ImageBatch
 from detcore_postprocess.merger import Merger
 from detcore_postprocess.nms_merger import NMSMerger
 
 
-class AugmentedDetector(Detector):
+class AugmentedDetector(WrappedDetector):
     """Test-time augmentation around any detector: it sees each image at several scales and mirrored.
 
     What it finds in each version is brought back to the image and put together by the merger. Training goes to the
@@ -48,52 +49,12 @@ class AugmentedDetector(Detector):
         max_per_img: Annotated[int, Field(ge=1)] = 100,
         size_divisor: Annotated[int, Field(ge=1)] = 32,
     ) -> None:
-        super().__init__()
-        self.detector = make(detector, **({} if num_classes is None else {"num_classes": num_classes}))
+        super().__init__(num_classes=num_classes, detector=detector)
         self.scales = scales
         self.flip = flip
         self.merger = make(merger)
         self.max_per_img = max_per_img
         self.size_divisor = size_divisor
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_map)
-
-    @property
-    def class_map(self) -> ClassMap:
-        """Names and dataset ids of the classes, those of the detector."""
-        return self.detector.class_map
-
-    @class_map.setter
-    def class_map(self, value: ClassMap) -> None:
-        self.detector.class_map = value
-
-    def preprocess(
-        self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None
-    ) -> ImageBatch:
-        """See :class:`~detcore.interfaces.Detector`."""
-        return self.detector.preprocess(images, geometry)
-
-    def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
-        """See :class:`~detcore.interfaces.Detector`; of the images as they are."""
-        return self.detector.features(batch)
-
-    def forward(
-        self,
-        images: ImageBatch | Sequence[Tensor],
-        targets: Targets | Sequence[Mapping[str, Any]] | None = None,
-    ) -> Losses | Detections:
-        """See :class:`~detcore.interfaces.Detector`."""
-        if self.training:
-            result: Losses | Detections = self.detector(images, targets)
-            return result
-        return self.predict(images if isinstance(images, ImageBatch) else self.preprocess(images))
-
-    def loss(self, batch: ImageBatch, targets: Targets) -> Losses:
-        """See :class:`~detcore.interfaces.Detector`."""
-        return self.detector.loss(batch, targets)
 
     def predict(self, batch: ImageBatch) -> Detections:
         """See :class:`~detcore.interfaces.Detector`."""
@@ -111,12 +72,6 @@ class AugmentedDetector(Detector):
                     pixels=_mirrored(version.pixels, version.sizes[:, 1]),
                     flip=torch.stack((across, ~across), 1),
                 )
-
-    def on_progress(self, epoch: int, step: int) -> None:
-        """Tells the detector how far training is."""
-        listener = getattr(self.detector, "on_progress", None)
-        if listener is not None:
-            listener(epoch, step)
 
 
 def scaled(batch: ImageBatch, factor: float, divisor: int) -> ImageBatch:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, cast
+from collections.abc import Sequence
+from typing import Annotated, cast
 
 import torch
 from jaxtyping import Int
@@ -64,6 +64,7 @@ class EnsembleDetector(Detector):
         self.weights = weights
         self.max_per_img = max_per_img
         members = self.members
+        self.num_classes = len(members[0].class_map)
         orders = [_order(members[0].class_map, one.class_map, index) for index, one in enumerate(members)]
         self.register_buffer("orders", torch.tensor(orders, dtype=torch.int64))
 
@@ -73,20 +74,15 @@ class EnsembleDetector(Detector):
         return [cast(Detector, member) for member in self.detectors]
 
     @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_map)
-
-    @property
     def class_map(self) -> ClassMap:
         """Names and dataset ids of the classes, in the order of the first detector."""
         return self.members[0].class_map
 
     @class_map.setter
     def class_map(self, value: ClassMap) -> None:
-        if len(value) != self.orders.shape[1]:
+        if len(value) != self.num_classes:
             raise DataError(
-                f"the class map has {len(value)} classes, the detectors have {self.orders.shape[1]}: {value.names}"
+                f"the class map has {len(value)} classes, the detectors have {self.num_classes}: {value.names}"
             )
         for member, order in zip(self.members, self.orders.tolist(), strict=True):
             names = tuple(value.names[label] for label in order)
@@ -103,18 +99,17 @@ class EnsembleDetector(Detector):
         images = raw_images(batch)
         return tuple(level for member in self.members for level in member.features(member.preprocess(images)))
 
-    def forward(
-        self,
-        images: ImageBatch | Sequence[Tensor],
-        targets: Targets | Sequence[Mapping[str, Any]] | None = None,
-    ) -> Losses | Detections:
-        """See :class:`~detcore.interfaces.Detector`."""
-        batch = images if isinstance(images, ImageBatch) else self.preprocess(images)
-        return self._losses(batch, targets) if self.training else self.predict(batch)
-
     def loss(self, batch: ImageBatch, targets: Targets) -> Losses:
         """The terms of all detectors, each with the number of its detector before its name."""
-        return self._losses(batch, targets)
+        images = raw_images(batch)
+        terms: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
+        for index, (member, order) in enumerate(zip(self.members, self.orders, strict=True)):
+            own = targets.replace(labels=order.argsort().to(targets.labels.device)[targets.labels])
+            losses = member.loss(member.preprocess(images), own)
+            terms |= {f"{index}.{name}": term for name, term in losses.items()}
+            metrics |= {f"{index}.{name}": metric for name, metric in losses.metrics.items()}
+        return Losses(terms, metrics)
 
     def predict(self, batch: ImageBatch) -> Detections:
         """See :class:`~detcore.interfaces.Detector`."""
@@ -125,27 +120,6 @@ class EnsembleDetector(Detector):
             labels = torch.where(found.valid, order.to(found.labels.device)[found.labels], 0)
             views.append(found.replace(labels=labels))
         return self.merger(views, max_per_img=self.max_per_img, weights=self.weights)
-
-    def on_progress(self, epoch: int, step: int) -> None:
-        """Tells the detectors how far training is."""
-        for member in self.members:
-            listener = getattr(member, "on_progress", None)
-            if listener is not None:
-                listener(epoch, step)
-
-    def _losses(self, batch: ImageBatch, targets: Targets | Sequence[Mapping[str, Any]] | None) -> Losses:
-        if targets is None:
-            raise DataError("training needs targets: model(images, targets); call model.eval() to predict")
-        images = raw_images(batch)
-        terms: dict[str, Tensor] = {}
-        metrics: dict[str, Tensor] = {}
-        common = targets if isinstance(targets, Targets) else Targets.stack(targets)
-        for index, (member, order) in enumerate(zip(self.members, self.orders, strict=True)):
-            own = common.replace(labels=order.argsort().to(common.labels.device)[common.labels])
-            losses = member(images, own)
-            terms |= {f"{index}.{name}": term for name, term in losses.items()}
-            metrics |= {f"{index}.{name}": metric for name, metric in losses.metrics.items()}
-        return Losses(terms, metrics)
 
 
 def _order(first: ClassMap, own: ClassMap, index: int) -> list[int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from detcore.boxes import pairwise_overlap
 from detcore.component import Part, make, wired
+from detcore.detectors import WrappedDetector
 from detcore.interfaces import Detector
-from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
+from detcore.structures import Detections, ImageBatch, ImageGeometry, Losses, Targets
 from detcore_postprocess.merger import Merger
 from detcore_postprocess.merging import best_detections
 from detcore_postprocess.nms_merger import NMSMerger
@@ -23,7 +24,7 @@ from detcore_postprocess.tiles import Tile, cut_off, ends_at_a_border, tiles_of
 Edge = Annotated[int, Field(ge=1)]
 
 
-class TiledDetector(Detector):
+class TiledDetector(WrappedDetector):
     """Any detector, for images much larger than what it sees well at once.
 
     Tiles cover the image; those at its right and lower end are moved inside, so that all are of one size. Of a
@@ -69,29 +70,14 @@ class TiledDetector(Detector):
         merger: Part[Merger] = NMSMerger.spec(),
         max_per_img: Annotated[int, Field(ge=1)] = 300,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes=num_classes, detector=detector)
         if full_size is not None and not full_image:
             raise ValueError("full_size is for the whole image; leave it out with full_image=False")
-        self.detector = make(detector, **({} if num_classes is None else {"num_classes": num_classes}))
         self.tile = (tile, tile) if isinstance(tile, int) else tile
         self.overlap, self.border, self.batch_size = overlap, border, batch_size
         self.full_image, self.full_size, self.part_thr = full_image, full_size, part_thr
         self.merger = make(merger)
         self.max_per_img = max_per_img
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_map)
-
-    @property
-    def class_map(self) -> ClassMap:
-        """Names and dataset ids of the classes, those of the detector."""
-        return self.detector.class_map
-
-    @class_map.setter
-    def class_map(self, value: ClassMap) -> None:
-        self.detector.class_map = value
 
     def preprocess(
         self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None
@@ -103,18 +89,6 @@ class TiledDetector(Detector):
         """See :class:`~detcore.interfaces.Detector`; of the whole images."""
         return self.detector.features(self.detector.preprocess(raw_images(batch)))
 
-    def forward(
-        self,
-        images: ImageBatch | Sequence[Tensor],
-        targets: Targets | Sequence[Mapping[str, Any]] | None = None,
-    ) -> Losses | Detections:
-        """See :class:`~detcore.interfaces.Detector`."""
-        if self.training:
-            whole = raw_images(images) if isinstance(images, ImageBatch) else images
-            result: Losses | Detections = self.detector(whole, targets)
-            return result
-        return self.predict(images if isinstance(images, ImageBatch) else self.preprocess(images))
-
     def loss(self, batch: ImageBatch, targets: Targets) -> Losses:
         """See :class:`~detcore.interfaces.Detector`; of the whole images."""
         return self.detector.loss(self.detector.preprocess(raw_images(batch)), targets)
@@ -123,12 +97,6 @@ class TiledDetector(Detector):
         """See :class:`~detcore.interfaces.Detector`."""
         found = [self._of_image(image) for image in raw_images(batch)]
         return _stacked(found, batch) if found else self._nothing(batch)
-
-    def on_progress(self, epoch: int, step: int) -> None:
-        """Tells the detector how far training is."""
-        listener = getattr(self.detector, "on_progress", None)
-        if listener is not None:
-            listener(epoch, step)
 
     def _of_image(self, image: Tensor) -> Detections:
         """The detections of one image [3, H, W], in its pixels."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -11,11 +11,12 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from detcore.component import Part, make, wired
+from detcore.detectors import WrappedDetector
 from detcore.interfaces import Detector, Example, Transform
-from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
+from detcore.structures import ImageBatch, ImageGeometry
 
 
-class TransformedDetector(Detector):
+class TransformedDetector(WrappedDetector):
     """In evaluation mode images go through transforms first, as those of the data that the detector was trained for.
 
     So detectors that want images of different sizes can look at the same ones (:class:`EnsembleDetector`), and
@@ -36,23 +37,8 @@ class TransformedDetector(Detector):
         detector: Part[Detector],
         transforms: tuple[Part[Transform], ...] = (),
     ) -> None:
-        super().__init__()
-        self.detector = make(detector, **({} if num_classes is None else {"num_classes": num_classes}))
+        super().__init__(num_classes=num_classes, detector=detector)
         self.transforms = tuple(make(transform) for transform in transforms)
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_map)
-
-    @property
-    def class_map(self) -> ClassMap:
-        """Names and dataset ids of the classes, those of the detector."""
-        return self.detector.class_map
-
-    @class_map.setter
-    def class_map(self, value: ClassMap) -> None:
-        self.detector.class_map = value
 
     def preprocess(
         self, images: Sequence[Tensor], geometry: Sequence[ImageGeometry] | None = None
@@ -66,34 +52,6 @@ class TransformedDetector(Detector):
             [example["image"].as_subclass(Tensor) for example in examples],
             [example["geometry"] for example in examples],
         )
-
-    def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
-        """See :class:`~detcore.interfaces.Detector`."""
-        return self.detector.features(batch)
-
-    def forward(
-        self,
-        images: ImageBatch | Sequence[Tensor],
-        targets: Targets | Sequence[Mapping[str, Any]] | None = None,
-    ) -> Losses | Detections:
-        """See :class:`~detcore.interfaces.Detector`."""
-        batch = images if isinstance(images, ImageBatch) else self.preprocess(images)
-        result: Losses | Detections = self.detector(batch, targets)
-        return result
-
-    def loss(self, batch: ImageBatch, targets: Targets) -> Losses:
-        """See :class:`~detcore.interfaces.Detector`."""
-        return self.detector.loss(batch, targets)
-
-    def predict(self, batch: ImageBatch) -> Detections:
-        """See :class:`~detcore.interfaces.Detector`."""
-        return self.detector.predict(batch)
-
-    def on_progress(self, epoch: int, step: int) -> None:
-        """Tells the detector how far training is."""
-        listener = getattr(self.detector, "on_progress", None)
-        if listener is not None:
-            listener(epoch, step)
 
     def _transformed(self, image: Tensor, way: ImageGeometry) -> Example:
         size = (int(image.shape[-2]), int(image.shape[-1]))

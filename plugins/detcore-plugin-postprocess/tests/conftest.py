@@ -109,7 +109,9 @@ class Squares(Detector):
     ) -> None:
         super().__init__()
         self.zoom, self.doubt = zoom, doubt
-        self.class_map = ClassMap(names or tuple(f"class{i}" for i in range(num_classes)))
+        self.num_classes = num_classes
+        if names:
+            self.class_map = ClassMap(names)
         self.weight = nn.Parameter(torch.ones(1))
         self.sizes = []
 
@@ -129,10 +131,6 @@ class Squares(Detector):
 
     def features(self, batch):
         return (batch.pixels * self.weight,)
-
-    def forward(self, images, targets=None):
-        batch = images if isinstance(images, ImageBatch) else self.preprocess(images)
-        return self.loss(batch, targets) if self.training else self.predict(batch)
 
     def loss(self, batch, targets):
         labels = targets.labels.float().sum()

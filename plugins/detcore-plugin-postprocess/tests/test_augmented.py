@@ -10,7 +10,7 @@ from detcore import build, dump
 from detcore.component import wired
 from detcore.errors import ConfigError
 from detcore.interfaces import Detector
-from detcore.structures import ClassMap, Detections, ImageBatch, ImageGeometry, Losses, Targets
+from detcore.structures import Detections, ImageBatch, ImageGeometry, Losses, Targets
 
 
 class Bright(Detector):
@@ -19,19 +19,15 @@ class Bright(Detector):
     def __init__(self, *, num_classes: int = wired(), threshold: float = 0.5) -> None:
         super().__init__()
         self.threshold = threshold
-        self.class_map = ClassMap(tuple(f"c{i}" for i in range(num_classes)))
+        self.num_classes = num_classes
         self.weight = nn.Parameter(torch.ones(1))
         self.seen = []
-        self.told = None
 
     def preprocess(self, images, geometry=None):
         return ImageBatch.of(torch.stack([image.float() / 255 for image in images]), geometry=geometry)
 
     def features(self, batch):
         return (batch.pixels * self.weight,)
-
-    def forward(self, images, targets=None):
-        return self.loss(images, targets) if self.training else self.predict(images)
 
     def loss(self, batch, targets):
         return Losses({"loss": batch.pixels.mean() * self.weight.sum()})
@@ -53,9 +49,6 @@ class Bright(Detector):
             valid=valid[:, None],
             masks=inner[:, None],
         )
-
-    def on_progress(self, epoch, step):
-        self.told = (epoch, step)
 
 
 @pytest.fixture
@@ -162,20 +155,16 @@ def test_training_is_that_of_the_detector(batch):
     losses = model(batch, targets)
     losses.total.backward()
     assert model.detector.weight.grad is not None
-    assert torch.equal(model.loss(batch, targets)["loss"], losses["loss"])
+    assert torch.equal(model.detector.loss(batch, targets)["loss"], losses["loss"])
     assert torch.equal(model.features(batch)[0], batch.pixels)
-    model.on_progress(3, 4)
-    assert model.detector.told == (3, 4)
 
 
-def test_classes_are_those_of_the_detector():
-    model = augmented()
-    model.class_map = ClassMap(("cat", "dog"))
-    assert model.detector.class_map.names == ("cat", "dog")
-    assert model.num_classes == 2
+def test_the_number_of_classes_comes_from_either_side():
+    assert augmented().num_classes == 2
     assert AugmentedDetector(num_classes=5, detector=Bright.spec()).num_classes == 5
-    with pytest.raises(ConfigError, match="num_classes"):
+    with pytest.raises(ConfigError) as caught:
         AugmentedDetector(num_classes=5, detector=Bright(num_classes=2))
+    assert [problem.path for problem in caught.value.problems] == ["detector.num_classes"]
 
 
 def test_round_trip():

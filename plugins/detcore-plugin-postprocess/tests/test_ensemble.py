@@ -104,10 +104,16 @@ def test_training_trains_all_members_with_their_own_labels(squares, image):
     losses.total.backward()
     assert all(member.weight.grad is not None for member in members)
     batch = model.preprocess([image])
-    assert model.loss(batch, Targets.stack(targets))["1.loss"] == losses["1.loss"]
+    assert model.eval().loss(batch, Targets.stack(targets))["1.loss"] == losses["1.loss"]
     assert len(model.features(batch)) == 2
-    with pytest.raises(DataError, match="training needs targets"):
-        model([image])
+
+
+def test_members_are_told_of_progress(squares):
+    members, heard = (squares(num_classes=1), squares(num_classes=1)), []
+    for index, member in enumerate(members):
+        member.on_progress = lambda *progress, index=index: heard.append((index, *progress))
+    EnsembleDetector(detectors=members).on_progress(3, 4)
+    assert heard == [(0, 3, 4), (1, 3, 4)]
 
 
 def test_round_trip(squares):
