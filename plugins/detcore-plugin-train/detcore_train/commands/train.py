@@ -20,6 +20,7 @@ from detcore_train.engine.fit import fit
 from detcore_train.engine.layout import Layout
 from detcore_train.experiment import Experiment
 from detcore_train.runfolder import RunFolder
+from detcore_train.runlock import locked
 
 
 def run(
@@ -41,20 +42,24 @@ def run(
     keep_freed_memory()
     console = Console()
     folder = RunFolder(out or Path("runs") / Path(file).stem)
-    experiment = load_experiment(file, [*overrides, *beginning(weights, reinit)])
+    computing = check_accelerator(accelerator, "--accelerator")
+    layout = Layout.find(computing, *counts)
     try:
-        result = fit(
-            experiment,
-            folder.path,
-            resume=resume,
-            accelerator=check_accelerator(accelerator, "--accelerator"),
-            devices=counts[0],
-            nodes=counts[1],
-            timeout=timeout,
-            console=console,
-        )
+        with locked(folder.path, layout.rank, console) as lock:  # before data is loaded
+            experiment = load_experiment(file, [*overrides, *beginning(weights, reinit)])
+            result = fit(
+                experiment,
+                folder.path,
+                resume=resume,
+                accelerator=computing,
+                devices=counts[0],
+                nodes=counts[1],
+                timeout=timeout,
+                console=console,
+                lock=lock,
+            )
     except TrainingInterrupted as stop:
-        if Layout.find(check_accelerator(accelerator, "--accelerator"), *counts).rank == 0:
+        if layout.rank == 0:
             console.print(f"[yellow]{stop}[/]", soft_wrap=True)
         sys.exit(130)
     if not result.main:

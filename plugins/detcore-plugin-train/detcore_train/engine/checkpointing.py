@@ -16,6 +16,7 @@ from detcore.errors import DetcoreError
 from detcore_train.engine.averaging import AverageWeights
 from detcore_train.engine.module import TrainingModule
 from detcore_train.runfolder import TRAINING, RunFolder
+from detcore_train.runlock import RunLock
 
 #: Steps between agreements on stopping where several processes train together.
 _AGREE_EVERY = 10
@@ -34,13 +35,21 @@ class Checkpointing(Checkpoint):
         keep: Newest checkpoints that are kept.
         every: Optimizer steps between checkpoints within an epoch, or None.
         average: Puts averaged weights in place while they are saved.
+        lock: Asked before each checkpoint whether the folder still is this run's; None asks nobody.
     """
 
     def __init__(
-        self, folder: RunFolder, monitor: str, keep: int, average: AverageWeights, every: int | None = None
+        self,
+        folder: RunFolder,
+        monitor: str,
+        keep: int,
+        average: AverageWeights,
+        every: int | None = None,
+        *,
+        lock: RunLock | None = None,
     ) -> None:
         self.folder, self.monitor, self.keep, self.average = folder, monitor, keep, average
-        self.every = every
+        self.every, self.lock = every, lock
         self.best: float | None = None
         self.best_epoch: int | None = None
         #: Name of the signal that asks to stop, once one has arrived.
@@ -129,6 +138,8 @@ class Checkpointing(Checkpoint):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self.folder.path / TRAINING)  # takes part; only the first process writes
             return
+        if self.lock is not None:
+            self.lock.confirm()
         with self.folder.writing(epoch, step, module.values, self.keep, best=best) as path:
             with self.average.in_place(module.model):
                 save(module.model, path / "detector")

@@ -7,7 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from detcore_train.engine.recomputing import recomputing
 from detcore_train.engine.together import Together
 from detcore_train.experiment import Experiment, training_precision
 from detcore_train.runfolder import LOADED, Checkpoint, RunFolder
+from detcore_train.runlock import RunLock, locked
 
 __all__ = ["Accelerator", "FitResult", "fit", "quiet"]
 
@@ -66,8 +67,11 @@ def fit(
     nodes: int | Literal["auto"] = "auto",
     timeout: float = 600.0,
     console: Console | None = None,
+    lock: RunLock | None = None,
 ) -> FitResult:
     """Trains an experiment.
+
+    The first process holds the folder from before it writes anything until the end; a second run gets an error.
 
     Args:
         experiment: What to train. Its model is trained in place.
@@ -78,8 +82,10 @@ def fit(
         nodes: How many machines; "auto" for what torchrun or Slurm started, else one.
         timeout: Seconds that a process waits for the others within a step, before it takes them for lost.
         console: Where the first process reports; standard output where None.
+        lock: The folder's lock, where the caller holds it already.
 
     Raises:
+        RunInUseError: Another run writes into the folder.
         ConfigError: The folder holds a run and ``resume`` is not set, or that run is of another model; or the
             processes contradict what is there, or each other.
         CheckpointError: The run's checkpoints are damaged, or the weights to begin with do not fit.
@@ -92,14 +98,17 @@ def fit(
     _check_sync(experiment, layout)
     console = (console or Console()) if layout.rank == 0 else Console(quiet=True)
     folder = RunFolder(run)
+    if lock is not None and not lock.holds(folder.path):
+        raise ConfigError(f"lock: it is not held, or on another folder than {folder.path}")
     with (
+        locked(folder.path, layout.rank, console) if lock is None else nullcontext(lock) as held,
         quiet(everything=layout.rank > 0),
         deterministic_arithmetic(experiment.deterministic, layout.accelerator),
     ):
         module = TrainingModule(experiment)
         average = AverageWeights(experiment.ema)
         checkpointing = Checkpointing(
-            folder, experiment.monitor, experiment.keep_last, average, experiment.save_every
+            folder, experiment.monitor, experiment.keep_last, average, experiment.save_every, lock=held
         )
         callbacks = [
             Together(),
