@@ -15,7 +15,8 @@ DIST = ROOT / "dist"
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 #: Tests run in a process per core, each with one thread; tests of one ``xdist_group`` run in the same process.
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+#: Tests start many processes: without bytecode on the disk, each would compile torch again (seven seconds).
+TEST_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 PYTHON_SOURCES = ("detcore", "plugins", "tests", "examples", "docs", "noxfile.py")
 
 nox.needs_version = ">=2024.10"
@@ -58,13 +59,13 @@ def types(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Every test of the core, of the plugins and across packages, in the present environment."""
-    session.run("pytest", *PARALLEL, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", *PARALLEL, *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session(venv_backend="none")
 def fast(session: nox.Session) -> None:
     """The tests without the slow ones."""
-    session.run("pytest", "-m", "not slow", *PARALLEL, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", "-m", "not slow", *PARALLEL, *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session
@@ -99,7 +100,7 @@ def minimum(session: nox.Session) -> None:
         "--resolution", "lowest-direct",
         "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", *map(str, [ROOT, *PLUGINS]),
     )  # fmt: skip
-    session.run("pytest", "-m", "not slow", *PARALLEL, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", "-m", "not slow", *PARALLEL, *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session(venv_backend="none")
@@ -112,7 +113,7 @@ def parity(session: nox.Session) -> None:
 def reliability(session: nox.Session) -> None:
     """Writes docs/reliability.md: the faults and bad inputs that tests try, how many, and what happens."""
     page = ("-p", "reliability", "--reliability-page", "docs/reliability.md")
-    env = {**ONE_THREAD, "PYTHONPATH": str(ROOT / "tests")}
+    env = {**TEST_ENVIRONMENT, "PYTHONPATH": str(ROOT / "tests")}
     session.run("pytest", "-m", "reliability", *page, *PARALLEL, *session.posargs, env=env)
 
 

@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 from filelock import FileLock
@@ -108,8 +109,25 @@ def make_wheel(
 
 def run(python: Path, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs Python in a folder."""
-    inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run(
         [str(python), *arguments],
-        cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, timeout=900, check=False,
+        cwd=cwd, env=_inherited() | environment, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
+
+
+def start(python: Path, *arguments: str, cwd: Path, stderr: IO[str]) -> subprocess.Popen[str]:
+    """Starts Python in a folder, to be talked to by its input and output."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [str(python), *arguments],
+        cwd=cwd,
+        env=_inherited(),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=stderr,
+        text=True,
+    )
+
+
+def _inherited() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}

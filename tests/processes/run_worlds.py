@@ -1,7 +1,8 @@
 """Trains in several processes; started by test_processes.py.
 
 Imports everything once and forks the processes of one "world" after the other, with the environment variables that
-torchrun sets. A world is ``{"processes": N, "runs": [{"config", "out", "options", "sabotage", "spare", "copy_of"}]}``.
+torchrun sets. A world is ``{"processes": N, "runs": [{"config", "out", "options", "sabotage", "spare", "copy_of"}]}``;
+with ``"hanging": rank``, that process is not waited for once the others have ended.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def play(world: dict, folder: Path) -> dict:
         pids[pid] = rank
     codes: dict[int, int] = {}
     seconds: dict[int, float] = {}
-    while len(codes) < len(pids) and time.monotonic() - begin < world.get("deadline", DEADLINE):
+    awaited = set(pids.values()) - {world.get("hanging")}
+    while not awaited <= codes.keys() and time.monotonic() - begin < world.get("deadline", DEADLINE):
         for pid, rank in pids.items():
             if rank not in codes:
                 done, status = os.waitpid(pid, os.WNOHANG)

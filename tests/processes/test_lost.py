@@ -43,7 +43,7 @@ def worlds(experiment, retinanet, coco, play, tmp_path_factory):
         "stopped": world("stopped", (1, 1, signal.SIGTERM)),
         "stopped again": world("stopped again"),
     }
-    spec["hangs"]["deadline"] = SOON
+    spec["hangs"] |= {"deadline": SOON, "hanging": 1}
     return play(folder, spec)
 
 
