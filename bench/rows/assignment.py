@@ -94,13 +94,6 @@ def max_iou(count: int, batch: int = 2, slow: bool = False) -> Row:
         limits={"torchvision": _MEMORY, "mmdet": _MEMORY} if count >= 5000 else {},
         targets={"torchvision": 5.0, "mmdet": 10.0} if count >= 500 else {"torchvision": 1.0, "mmdet": 1.0},
         max_memory=256 * 2**20,
-        why=(
-            "With few ground truths the time is that of writing results for all priors: their boxes are copied for "
-            "each image, so that padding and regions to ignore take no part, unlike in torchvision. "
-            "Copying them only where an image has such would halve it."
-            if count < 50
-            else ""
-        ),
     )
 
 

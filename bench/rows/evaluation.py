@@ -62,7 +62,7 @@ def detcore(images: int) -> Callable[[], Any]:
         (root / f"{i}.jpg").touch()  # that the pictures are there is checked, what is in them is not read
     data = CocoDataset(root=str(root), annotations="instances.json", images=".")
     found = [ImageDetections(*parts) for parts in zip(*detections(images), strict=True)]
-    metric = CocoMetric(backend="faster_coco_eval")
+    metric = CocoMetric()
 
     def work() -> Any:
         metric.start(data)

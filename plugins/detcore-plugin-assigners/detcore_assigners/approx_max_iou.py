@@ -95,11 +95,11 @@ class ApproxMaxIoUAssigner(Assigner):
             part = part | ~matchable.any(dim=1, keepdim=True)
         if priors.valid is not None:
             part = part & priors.valid
-        # what takes no part becomes a box of zeros, which overlaps with nothing
+        # rows that take no part become boxes of zeros, which overlap with nothing
         rows = torch.where(matchable[..., None], targets.boxes.float(), 0.0)
-        boxes = torch.where(part[..., None, None], approxs.float(), 0.0).flatten(1, 2)
         size = approxs.shape[1]
         levels = tuple(
             PriorLevel(level.h, level.w, level.per_cell * size, level.stride) for level in priors.levels
         )
-        return self._rule.decide(GroupSearch(search_of(rows, boxes, levels), size), matchable, part)
+        search = search_of(rows, approxs.float().flatten(0, 1), levels, part.repeat_interleave(size, dim=1))
+        return self._rule.decide(GroupSearch(search, size), matchable, part)

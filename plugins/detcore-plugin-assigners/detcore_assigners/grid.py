@@ -22,7 +22,7 @@ from detcore.structures import (
     Priors,
     Targets,
 )
-from detcore_assigners.choice import resolve
+from detcore_assigners.choice import gathered, resolve
 from detcore_assigners.levels import levels_of
 from detcore_assigners.regions import ignored_priors
 from detcore_assigners.tiles import search_of
@@ -116,14 +116,13 @@ class GridAssigner(Assigner):
         part = ~ignored_priors(priors, targets, self.ignore_iof_thr)
         if priors.valid is not None:
             part = part & priors.valid
-        # what takes no part becomes a box of zeros, which overlaps with nothing
+        # rows that take no part become boxes of zeros, which overlap with nothing
         rows = torch.where(matchable[..., None], targets.boxes.float(), 0.0)
-        boxes = torch.where(part[..., None], priors.boxes.float(), 0.0)
         index, inside = cells(priors, targets)
         inside = inside & matchable[..., None]
         match = self._in_own_cell if self.own_cell else self._in_any_cell
-        iou, row, claimant = match(priors, rows, boxes, index, inside)
-        best = search_of(rows, boxes, priors.levels).best().prior_iou
+        iou, row, claimant = match(priors, rows, part, index, inside)
+        best = search_of(rows, priors.boxes.float(), priors.levels, part).best().prior_iou
         low, high = self.neg_iou_range
         negative = (best > low) & (best <= high) | ~matchable.any(dim=1, keepdim=True)
         positive = ((iou > self.pos_iou_thr) | (claimant >= 0)) & part
@@ -136,13 +135,14 @@ class GridAssigner(Assigner):
         self,
         priors: Priors,
         rows: Float[Tensor, "B M 4"],
-        boxes: Float[Tensor, "B N 4"],
+        part: Bool[Tensor, "B N"],
         index: Int[Tensor, "B M k"],
         inside: Bool[Tensor, "B M k"],
     ) -> _Matches:
         """Each ground truth looks at the priors of its own cells."""
-        own = boxes.gather(1, index.flatten(1)[..., None].expand(-1, -1, 4)).reshape(*index.shape, 4)
-        iou = aligned_overlap(own, rows[:, :, None]).masked_fill(~inside, -1.0)
+        own = priors.gather(index.flatten(1)).boxes.float().reshape(*index.shape, 4)
+        iou = aligned_overlap(own, rows[:, :, None]).masked_fill(~gathered(part, index), 0.0)
+        iou = iou.masked_fill(~inside, -1.0)
         count = len(priors)
         row, quality, _ = resolve(index, iou, inside, count)
         best = F.pad(iou, (0, 1), value=-1.0).amax(dim=2, keepdim=True)  # there may be no priors at all
@@ -157,14 +157,14 @@ class GridAssigner(Assigner):
         self,
         priors: Priors,
         rows: Float[Tensor, "B M 4"],
-        boxes: Float[Tensor, "B N 4"],
+        part: Bool[Tensor, "B N"],
         index: Int[Tensor, "B M k"],
         inside: Bool[Tensor, "B M k"],
     ) -> _Matches:
         """Every ground truth looks at the priors of the cells of all."""
-        responsible = torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device)
+        responsible = torch.zeros_like(part, dtype=torch.int64)
         responsible = responsible.scatter_reduce(1, index.flatten(1), inside.flatten(1).long(), "amax") > 0
-        search = search_of(rows, torch.where(responsible[..., None], boxes, 0.0), priors.levels)
+        search = search_of(rows, priors.boxes.float(), priors.levels, part & responsible)
         best = search.best()
         claims = best.row_iou > self.min_pos_iou
         if self.gt_max_assign_all:

@@ -106,10 +106,9 @@ class MaxIoUAssigner(Assigner):
             part = part | ~matchable.any(dim=1, keepdim=True)
         if priors.valid is not None:
             part = part & priors.valid
-        # what takes no part becomes a box of zeros, which overlaps with nothing: no B x M x N mask is needed
+        # rows that take no part become boxes of zeros, which overlap with nothing
         rows = torch.where(matchable[..., None], targets.boxes.float(), 0.0)
-        boxes = torch.where(part[..., None], priors.boxes.float(), 0.0)
-        return self.decide(search_of(rows, boxes, priors.levels), matchable, part)
+        return self.decide(search_of(rows, priors.boxes.float(), priors.levels, part), matchable, part)
 
     @torch.no_grad()
     def assign_overlaps(
@@ -136,8 +135,9 @@ class MaxIoUAssigner(Assigner):
         gt_index = best.prior_row
         if self.match_low_quality:
             claimant = self._claimants(search, best, matchable, part)
-            positive = positive | (claimant >= 0)
-            gt_index = torch.where(claimant >= 0, claimant, gt_index)
+            claimed = claimant >= 0
+            positive = positive | claimed
+            gt_index = torch.where(claimed, claimant, gt_index)
         positive, negative = positive & part, negative & part
         state = torch.full_like(gt_index, IGNORED, dtype=torch.int8)
         state = state.masked_fill(negative, NEGATIVE).masked_fill(positive, POSITIVE)

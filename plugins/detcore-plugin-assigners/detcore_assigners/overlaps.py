@@ -103,9 +103,20 @@ class DenseSearch:
         self.overlaps, self.like, self.num_priors = overlaps, like, num_priors
 
     @classmethod
-    def of_boxes(cls, rows: Float[Tensor, "B M 4"], priors: Float[Tensor, "*B N 4"]) -> DenseSearch:
-        """A search over the IoU of boxes."""
-        return cls(BoxOverlaps(rows, priors), rows[..., 0], priors.shape[-2])
+    def of_boxes(
+        cls,
+        rows: Float[Tensor, "B M 4"],
+        priors: Float[Tensor, "*B N 4"],
+        part: Bool[Tensor, "B N"] | None = None,
+    ) -> DenseSearch:
+        """A search over the IoU of boxes; with priors that take no ``part`` it is 0."""
+        overlaps = BoxOverlaps(rows, priors)
+
+        def of_part(start: int, stop: int) -> Tensor:
+            found = overlaps(start, stop)
+            return found if part is None else found.masked_fill_(~part[:, None, start:stop], 0)
+
+        return cls(of_part, rows[..., 0], priors.shape[-2])
 
     @classmethod
     def of_matrix(cls, overlaps: Float[Tensor, "B M N"]) -> DenseSearch:

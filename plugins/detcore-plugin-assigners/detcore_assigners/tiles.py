@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from detcore.boxes import area
 from detcore.structures import PriorLevel
+from detcore_assigners.kept import Kept
 from detcore_assigners.overlaps import Best, DenseSearch, OverlapSearch, overlap_of_columns, slices
 
 #: Priors in a tile, about: few enough that tiles are small, enough to be worth a comparison of boxes.
@@ -44,29 +45,29 @@ class TileSearch:
 
     Args:
         rows: [B, M, 4]; without area where they take no part.
-        priors: [B, N, 4]; without area where they take no part.
+        priors: Shared by the images, or of each.
         levels: The grids of the priors.
+        part: Which priors take part; the others overlap with nothing. None means all.
     """
 
     def __init__(
-        self, rows: Float[Tensor, "B M 4"], priors: Float[Tensor, "B N 4"], levels: tuple[PriorLevel, ...]
+        self,
+        rows: Float[Tensor, "B M 4"],
+        priors: Float[Tensor, "*B N 4"],
+        levels: tuple[PriorLevel, ...],
+        part: Bool[Tensor, "B N"] | None = None,
     ) -> None:
         self.images, self.num_rows, _ = rows.shape
-        self.num_priors = priors.shape[1]
+        self.num_priors = priors.shape[-2]
         self.rows = rows
         self._row_columns = torch.cat((rows, area(rows)[..., None]), dim=-1).reshape(-1, 5).T[..., None]
-        index = _tiles(levels, priors.device)
-        self._index = index.flatten()
-        self.num_tiles, self.tile_size = index.shape
-        padded = torch.cat((priors, priors.new_zeros(self.images, 1, 4)), dim=1)
-        tiles = padded[:, self._index].reshape(self.images, self.num_tiles, self.tile_size, 4)
-        columns = torch.cat((tiles, area(tiles)[..., None]), dim=-1)
-        self._tile_columns = columns.reshape(-1, self.tile_size, 5).movedim(-1, 0).contiguous()
-        self._bounds = _bounds(tiles)
+        self._tiles = tiles_of(priors, levels)
+        self.num_tiles, self.tile_size = self._tiles.priors.shape
+        self._out = None if part is None or bool(part.all()) else self._tiles.arranged(F.pad(~part, (0, 1)))
 
     def best(self) -> Best:
         """See :class:`~detcore_assigners.overlaps.OverlapSearch`."""
-        prior_iou = self._tile_columns.new_zeros(self._tile_columns.shape[1:])
+        prior_iou = self.rows.new_zeros(self.images * self.num_tiles, self.tile_size)
         row_iou = prior_iou.new_full((self.images * self.num_rows,), 0.0 if self.num_priors else -1.0)
         for tile, row, iou in self._pairs():
             prior_iou.scatter_reduce_(0, tile[:, None].expand_as(iou), iou, "amax")
@@ -80,24 +81,24 @@ class TileSearch:
         # where nothing overlaps, all rows do equally: the first
         first = torch.where(prior_iou > 0, first, 0.0)
         shape = (self.images, self.num_rows)
-        return Best(self._untile(prior_iou), self._untile(first).long(), row_iou.reshape(shape))
+        return Best(self._untiled(prior_iou), self._untiled(first).long(), row_iou.reshape(shape))
 
     def last_attaining(self, wanted: Float[Tensor, "B M"], rows: Bool[Tensor, "B M"]) -> Int[Tensor, "B N"]:
         """See :class:`~detcore_assigners.overlaps.OverlapSearch`."""
         wanted = wanted.masked_fill(~rows, torch.inf).flatten()
-        last = torch.full_like(self._tile_columns[0], -1.0)
+        last = self.rows.new_full((self.images * self.num_tiles, self.tile_size), -1.0)
         for tile, row, iou in self._pairs():
             found = torch.where(iou == wanted[row, None], (row % self.num_rows).float()[:, None], -1.0)
             last.scatter_reduce_(0, tile[:, None].expand_as(iou), found, "amax")
-        return self._untile(last).long()
+        return self._untiled(last).long()
 
     def first_priors(self, wanted: Float[Tensor, "B M"]) -> Int[Tensor, "B M"]:
         """See :class:`~detcore_assigners.overlaps.OverlapSearch`."""
         first = torch.full_like(self._row_columns[0, :, 0], self.num_priors, dtype=torch.int64)
-        index = self._index.reshape(self.num_tiles, self.tile_size)
         for tile, row, iou in self._pairs():
             attains = iou == wanted.flatten()[row, None]
-            found = torch.where(attains, index[tile % self.num_tiles], self.num_priors).amin(dim=1)
+            prior = self._tiles.priors[tile % self.num_tiles]
+            found = torch.where(attains, prior, self.num_priors).amin(dim=1)
             first.scatter_reduce_(0, row, found, "amin")
         return first.reshape(wanted.shape)
 
@@ -108,50 +109,102 @@ class TileSearch:
             tile = image * self.num_tiles + tile + start
             row = image * self.num_rows + row
             for some in (slice(*s) for s in slices(len(tile), self.tile_size)):
-                priors = self._tile_columns[:, tile[some]]
-                rows = self._row_columns[:, row[some]]
-                iou = overlap_of_columns(list(rows), list(priors), "union")
-                yield _Pairs(tile[some], row[some], iou)
+                yield _Pairs(tile[some], row[some], self._overlaps(tile[some], row[some]))
+
+    def _overlaps(self, tile: Int[Tensor, "k"], row: Int[Tensor, "k"]) -> Float[Tensor, "k S"]:
+        """Overlaps of rows with the priors of a tile each; 0 where these take no part."""
+        priors = self._tiles.columns[:, tile % self._tiles.columns.shape[1]]  # images may share the tiles
+        iou = overlap_of_columns(list(self._row_columns[:, row]), list(priors), "union")
+        return iou if self._out is None else iou.masked_fill_(self._out[tile], 0)
 
     def _meeting(self, start: int, stop: int) -> Bool[Tensor, "B t M"]:
         """Which rows overlap with the bounding boxes of tiles ``start`` to ``stop``."""
-        x1, y1, x2, y2 = self._bounds[:, start:stop, None].unbind(-1)
+        x1, y1, x2, y2 = self._tiles.bounds[:, :, start:stop, None]
         left, top, right, bottom = self.rows[:, None].unbind(-1)
-        return (left < x2) & (x1 < right) & (top < y2) & (y1 < bottom)
+        meeting: Tensor = (left < x2) & (x1 < right) & (top < y2) & (y1 < bottom)
+        return meeting
 
-    def _untile(self, values: Float[Tensor, "BT S"]) -> Float[Tensor, "B N"]:
+    def _untiled(self, values: Float[Tensor, "BT S"]) -> Float[Tensor, "B N"]:
         """Values per tile in the order of the priors."""
-        ordered = values.new_empty(self.images, self.num_priors + 1)
-        ordered[:, self._index] = values.reshape(self.images, -1)
-        return ordered[:, :-1]
+        return values.reshape(self.images, -1).gather(1, self._tiles.place.expand(self.images, -1))
 
 
 def search_of(
-    rows: Float[Tensor, "B M 4"], boxes: Float[Tensor, "B N 4"], levels: tuple[PriorLevel, ...]
+    rows: Float[Tensor, "B M 4"],
+    priors: Float[Tensor, "*B N 4"],
+    levels: tuple[PriorLevel, ...],
+    part: Bool[Tensor, "B N"] | None = None,
 ) -> OverlapSearch:
     """The search over the IoU of boxes: over the grid where ``levels`` describe one, else over all pairs.
 
     Args:
         rows: Boxes on one side; without area where they take no part.
-        boxes: Priors; without area where they take no part.
+        priors: Shared by the images, or of each.
         levels: Their grids. Compiled, all pairs are looked at: which tiles meet depends on the data.
+        part: Which priors take part; the others overlap with nothing. None means all.
     """
-    described = sum(level.count for level in levels) == boxes.shape[1]
+    described = sum(level.count for level in levels) == priors.shape[-2]
     if described and not torch.compiler.is_compiling():
-        return TileSearch(rows, boxes, levels)
-    return DenseSearch.of_boxes(rows, boxes)
+        return TileSearch(rows, priors, levels, part)
+    return DenseSearch.of_boxes(rows, priors, part)
 
 
-def _bounds(tiles: Float[Tensor, "B T S 4"]) -> Float[Tensor, "B T 4"]:
-    """Bounding boxes of the priors that have an area; what has none overlaps with nothing."""
-    real = (tiles[..., 2:] > tiles[..., :2]).all(dim=-1, keepdim=True)
-    low = torch.where(real, tiles[..., :2], torch.inf).amin(dim=2)
-    high = torch.where(real, tiles[..., 2:], -torch.inf).amax(dim=2)
-    return torch.cat((low, high), dim=-1)
+class Tiles(NamedTuple):
+    """Priors arranged in T tiles of S.
+
+    Args:
+        priors: Those of each tile; N where a tile at an edge has none.
+        place: Where each prior is among all tiles.
+        columns: x1, y1, x2, y2 and area by tile, of all G sets of priors; where there is no prior, those of a box
+            that reaches nowhere.
+        bounds: x1, y1, x2, y2 of the bounding boxes.
+    """
+
+    priors: Int[Tensor, "T S"]
+    place: Int[Tensor, "N"]
+    columns: Float[Tensor, "5 GT S"]
+    bounds: Float[Tensor, "4 G T"]
+
+    def arranged(self, values: Shaped[Tensor, "R N+1"]) -> Shaped[Tensor, "RT S"]:
+        """Values per prior, and one for where there is none, by tile."""
+        return _arranged(values, self.priors)
 
 
-def _tiles(levels: tuple[PriorLevel, ...], device: torch.device) -> Int[Tensor, "T S"]:
-    """Indices of the priors of each tile; N where a tile at an edge has none."""
+_kept: Kept[Tiles] = Kept(size=8)
+
+
+def tiles_of(priors: Float[Tensor, "*G N 4"], levels: tuple[PriorLevel, ...]) -> Tiles:
+    """The tiles of priors on a grid; generators give the same tensor for the same grid, its tiles are kept.
+
+    Args:
+        priors: One set, or one per image.
+        levels: The grids, of N priors in all.
+    """
+    if priors.dim() == 3:
+        return _tiles(priors, levels)
+    return _kept.get(priors, levels, lambda: _tiles(priors[None], levels))
+
+
+def _tiles(priors: Float[Tensor, "G N 4"], levels: tuple[PriorLevel, ...]) -> Tiles:
+    index = _index(levels, priors.device)
+    place = torch.empty(priors.shape[1] + 1, dtype=torch.int64, device=priors.device)
+    place[index.flatten()] = torch.arange(index.numel(), device=priors.device)
+    values = priors.new_zeros(5, priors.shape[0], priors.shape[1] + 1)
+    values[:4, :, :-1] = priors.movedim(-1, 0)
+    values[4, :, :-1] = area(priors)
+    values[:2, :, -1], values[2:4, :, -1] = torch.inf, -torch.inf
+    (count, size), sets = index.shape, len(priors)
+    columns = _arranged(values.flatten(0, 1), index).reshape(5, sets * count, size)
+    bounds = torch.cat((columns[:2].amin(dim=-1), columns[2:4].amax(dim=-1)))
+    return Tiles(index, place[:-1], columns, bounds.reshape(4, sets, count))
+
+
+def _arranged(values: Shaped[Tensor, "R N+1"], index: Int[Tensor, "T S"]) -> Shaped[Tensor, "RT S"]:
+    return values.gather(1, index.reshape(1, -1).expand(len(values), -1)).reshape(-1, index.shape[1])
+
+
+def _index(levels: tuple[PriorLevel, ...], device: torch.device) -> Int[Tensor, "T S"]:
+    """The priors of each tile; N where a tile at an edge has none."""
     total = sum(level.count for level in levels)
     found, first = [torch.zeros((0, 1), dtype=torch.int64, device=device)], 0
     for h, w, per_cell, _ in (level for level in levels if level.count):

@@ -32,7 +32,7 @@ def random_boxes(*shape, low, high, generator):
 
 
 def priors_of(name, layout, images=3):
-    """On the grid that the levels describe, at random places, or without any area; a tenth takes no part."""
+    """On the grid that the levels describe, at random places, or without any area."""
     generator = torch.Generator().manual_seed(0)
     count = sum(level.count for level in levels_of(name))
     boxes = random_boxes(images, count, low=4, high=60, generator=generator)
@@ -47,7 +47,14 @@ def priors_of(name, layout, images=3):
         boxes = torch.cat((torch.cat(centers) - half, torch.cat(centers) + half), dim=-1)
     if layout == "nowhere":
         return torch.zeros_like(boxes)
-    return boxes * (torch.rand(images, count, 1, generator=generator) > 0.1)
+    return boxes
+
+
+def part_of(boxes):
+    """Nine of ten priors take part; of the first image all."""
+    part = torch.rand(boxes.shape[:2], generator=torch.Generator().manual_seed(2)) > 0.1
+    part[0] = True
+    return part
 
 
 def rows_of(layout, images=3):
@@ -61,12 +68,16 @@ def rows_of(layout, images=3):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("chunk", [2**20, 1500])
-def test_tiles_answer_as_all_pairs(name, layout, chunk, monkeypatch):
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("all_take_part", [True, False])
+def test_tiles_answer_as_all_pairs(name, layout, chunk, shared, all_take_part, monkeypatch):
     rows, boxes = rows_of(layout), priors_of(name, layout)
-    dense = DenseSearch.of_boxes(rows, boxes)
+    part = None if all_take_part else part_of(boxes)
+    boxes = boxes[0] if shared else boxes
+    dense = DenseSearch.of_boxes(rows, boxes, part)
     expected = dense.best()
     monkeypatch.setattr(overlaps, "CHUNK", chunk)
-    tiles = TileSearch(rows, boxes, levels_of(name))
+    tiles = TileSearch(rows, boxes, levels_of(name), part)
     for found, value in zip(tiles.best(), expected, strict=True):
         assert torch.equal(found, value)
     touching = expected.row_iou > 0
@@ -79,8 +90,9 @@ def test_tiles_answer_as_all_pairs(name, layout, chunk, monkeypatch):
 
 def test_dense_search_by_definition():
     rows, boxes = rows_of("grid"), priors_of("pyramid", "grid")
-    iou = pairwise_overlap(rows, boxes)
-    dense = DenseSearch.of_boxes(rows, boxes)
+    part = part_of(boxes)
+    iou = pairwise_overlap(rows, boxes) * part[:, None]
+    dense = DenseSearch.of_boxes(rows, boxes, part)
     best = dense.best()
     assert torch.equal(best.prior_iou, iou.amax(1))
     assert torch.equal(best.prior_row, iou.argmax(1))
