@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
+from detcore_data.coco_columns import detected_of, truth_of
+from detcore_data.coco_matching import THRESHOLDS, curves
 from detcore_data.collected import Found
 from detcore_data.records import Records
 from detcore_data.segmentations import quietly
 
-Backend: TypeAlias = Literal["pycocotools", "faster_coco_eval"]
+Backend: TypeAlias = Literal["numpy", "pycocotools", "faster_coco_eval"]
 Size: TypeAlias = Literal["all", "small", "medium", "large"]
 
 _SIZES = ("all", "small", "medium", "large")
@@ -29,7 +31,7 @@ class Evaluation:
     """Precision and recall by IoU threshold T, recall R, class K, size A and number of detections M.
 
     Args:
-        precisions: [T, R, K, A, M]; below 0 where there is no ground truth.
+        precisions: For the last number of detections [T, R, K, A]; below 0 where there is no ground truth.
         recalls: [T, K, A, M]; likewise.
         thresholds: The IoUs [T].
         max_dets: The numbers of detections [M].
@@ -50,7 +52,7 @@ class Evaluation:
             iou: One of the thresholds; the mean over all where None.
             size: Which objects count, by their area.
         """
-        return _mean(self._select(self.precisions, label, iou)[..., _SIZES.index(size), -1])
+        return _mean(self._select(self.precisions, label, iou, 2)[..., _SIZES.index(size)])
 
     def recall(
         self, *, label: int | None = None, size: Size = "all", count: int | None = None
@@ -63,12 +65,14 @@ class Evaluation:
             count: One of the numbers of detections; the last where None.
         """
         position = -1 if count is None else self.max_dets.index(count)
-        return _mean(self._select(self.recalls, label, None)[..., _SIZES.index(size), position])
+        return _mean(self._select(self.recalls, label, None, 1)[..., _SIZES.index(size), position])
 
-    def _select(self, values: np.ndarray, label: int | None, iou: float | None) -> np.ndarray:
+    def _select(
+        self, values: np.ndarray, label: int | None, iou: float | None, class_axis: int
+    ) -> np.ndarray:
         if iou is not None:
             values = values[np.isclose(self.thresholds, iou)]
-        return values if label is None else values[..., label : label + 1, :, :]
+        return values if label is None else values.take([label], axis=class_axis)
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -82,10 +86,10 @@ def check_backend(backend: Backend) -> None:
     Raises:
         ValueError: It is not; names the package.
     """
-    if importlib.util.find_spec(backend) is None:
+    if backend == "faster_coco_eval" and importlib.util.find_spec(backend) is None:
         raise ValueError(
-            f"backend={backend!r} needs the package {backend.replace('_', '-')}: "
-            "pip install \"detcore-plugin-data[fast]\", or choose backend='pycocotools'"
+            f"backend={backend!r} needs the package faster-coco-eval: "
+            "pip install \"detcore-plugin-data[fast]\", or choose backend='numpy', which gives the same numbers"
         )
 
 
@@ -107,6 +111,27 @@ def evaluate(
         backend: Which program does it.
         class_agnostic: Whether all are of one class.
     """
+    masks = iou_type == "segm"
+    if backend == "numpy":
+        truth = truth_of(records, masks, class_agnostic)
+        detected = detected_of(records, found, masks, class_agnostic, max_dets[-1])
+        classes = 1 if class_agnostic else len(records.class_map)
+        precisions, recalls = curves(truth, detected, len(records), classes, max_dets)
+        return Evaluation(precisions, recalls, THRESHOLDS, tuple(max_dets))
+    run = _pycocotools if backend == "pycocotools" else _faster_coco_eval
+    result = run(*_as_coco(records, found, iou_type, class_agnostic), iou_type, list(max_dets))
+    return Evaluation(
+        np.asarray(result.eval["precision"])[..., -1],
+        np.asarray(result.eval["recall"]),
+        np.asarray(result.params.iouThrs),
+        tuple(max_dets),
+    )
+
+
+def _as_coco(
+    records: Records, found: Mapping[int, Found], iou_type: str, class_agnostic: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ground truth and detections as COCO's files have them."""
     ids = records.image_ids.tolist()
     images = [
         {"id": i, "height": h, "width": w} for i, (h, w) in zip(ids, records.sizes.tolist(), strict=True)
@@ -115,15 +140,7 @@ def evaluate(
     categories = [{"id": label, "name": name} for label, name in enumerate(names)]
     shared = {"images": images, "categories": categories}
     truth = {**shared, "annotations": _truth(records, iou_type, class_agnostic)}
-    detections = {**shared, "annotations": _detections(found, set(ids), iou_type, class_agnostic)}
-    run = _pycocotools if backend == "pycocotools" else _faster_coco_eval
-    result = run(truth, detections, iou_type, list(max_dets))
-    return Evaluation(
-        np.asarray(result.eval["precision"]),
-        np.asarray(result.eval["recall"]),
-        np.asarray(result.params.iouThrs),
-        tuple(max_dets),
-    )
+    return truth, {**shared, "annotations": _detections(found, set(ids), iou_type, class_agnostic)}
 
 
 def _pycocotools(

@@ -18,7 +18,9 @@ from detcore.structures import ImageDetections
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 fast = pytest.mark.skipif(find_spec("faster_coco_eval") is None, reason="the extra [fast] is not installed")
-backends = pytest.mark.parametrize("backend", ["pycocotools", pytest.param("faster_coco_eval", marks=fast)])
+backends = pytest.mark.parametrize(
+    "backend", ["numpy", "pycocotools", pytest.param("faster_coco_eval", marks=fast)]
+)
 
 
 def detections(boxes=(), scores=(), labels=(), masks=None):
@@ -192,7 +194,8 @@ def test_crowd_regions_excuse_detections(coco, backend):
     assert run(data, {3: inside}, backend=backend).compute()["AP"] == pytest.approx(1.0)
 
 
-def test_dont_care_excuses_every_class(tmp_path):
+@backends
+def test_dont_care_excuses_every_class(tmp_path, backend):
     for name in ("labels", "images"):
         (tmp_path / name).mkdir()
     rest = "1 1 1 1 1 1 1"
@@ -204,7 +207,7 @@ def test_dont_care_excuses_every_class(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "images" / "0.png")
     data = KittiDataset(root=tmp_path, annotations="labels", images="images", classes=("Van", "Car"))
     found = detections([(12, 8, 16, 12), (12, 8, 16, 12), (0, 0, 8, 8)], [0.9, 0.8, 0.7], [0, 1, 1])
-    metric = run(data, {0: found})
+    metric = run(data, {0: found}, backend=backend)
     assert metric.compute()["AP"] == pytest.approx(1.0)
     assert metric.per_class()["Van"]["AP"] is None
 
@@ -260,6 +263,21 @@ def test_order_and_batches_do_not_matter(shapes):
     metric.start(data)
     metric.update(ids, [found[i] for i in ids])
     assert metric.compute() == expected
+
+
+def test_evaluated_once(shapes, caplog):
+    data, _ = shapes
+    found = noisy(data, 6)
+    some = dict(list(found.items())[:30])
+    metric = run(data, some)
+    first = metric.compute()
+    assert metric.compute() == first
+    assert metric.per_class()
+    assert caplog.text.count("30 of 60 images were not evaluated") == 1
+    metric.update(list(found), list(found.values()))
+    assert metric.compute() == run(data, found).compute() != first
+    metric.start(data)
+    assert metric.compute()["AP"] == 0.0
 
 
 @backends
@@ -338,3 +356,4 @@ def test_a_backend_that_is_not_installed(monkeypatch):
         ConfigError, match=r"needs the package faster-coco-eval: pip install \"detcore-plugin-data\[fast\]\""
     ):
         CocoMetric(backend="faster_coco_eval")
+    assert CocoMetric().backend == "numpy"
