@@ -12,6 +12,7 @@ import pytest
 from detcore.cli.doctor import supervisor
 from detcore.entries import Entry
 
+pytestmark = pytest.mark.xdist_group("doctor")
 _spec = importlib.util.spec_from_file_location("distributions", Path(__file__).with_name("distributions.py"))
 distributions = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(distributions)
