@@ -1,4 +1,7 @@
-"""``python -m bench``: runs the rows, writes bench/results/TIME.json and docs/performance.md."""
+"""``python -m bench``: runs the rows, writes bench/results/TIME.json and docs/performance.md.
+
+The JSON file is written after every row, so that a run that was ended goes on with ``--resume FILE``.
+"""
 
 from __future__ import annotations
 
@@ -36,20 +39,22 @@ def main() -> None:
         if chosen(f"{module}/{name}", row, args)
     }
     pythons = {"mmdet": args.mmdet_python or ""}
-    found: dict[str, dict[str, Result]] = {}
+    record = report.Record.begun(args.out, report.machine(args.threads), args.resume)
     try:
         for key, (module, name, row) in wanted.items():
-            found[key] = measure(
-                module, name, row, repeats=row.runs or args.repeats, threads=args.threads, pythons=pythons
-            )
-            print(key, *(describe(name, result) for name, result in found[key].items()), sep="  ", flush=True)
+            if key not in record.rows:
+                found = measure(
+                    module, name, row, repeats=row.runs or args.repeats, threads=args.threads, pythons=pythons
+                )
+                record.add(key, found)
+            print(key, *(describe(*result) for result in record.rows[key].items()), sep="  ", flush=True)
     except KeyboardInterrupt:
-        print("stopped; what was measured is written")
-    where = report.machine(args.threads)
-    print("wrote", report.write_json(args.out, where, found))
+        print("stopped")
+    print("wrote", record.path)
     if args.page:
-        rows = {key: row for key, (_, _, row) in wanted.items()}
-        args.page.write_text(report.page(where, rows, found, args.repeats, roofline.measure(args.threads)))
+        rows = {key: row for key, (_, _, row) in wanted.items() if key in record.rows}
+        roof = roofline.measure(args.threads)
+        args.page.write_text(report.page(record.machine, rows, record.rows, args.repeats, roof))
         print("wrote", args.page)
 
 
@@ -63,6 +68,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--mmdet-python", help="an interpreter that can import mmdet")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "bench" / "results", help="folder of the JSON files"
+    )
+    parser.add_argument(
+        "--resume", type=Path, help="a JSON file of a run that ended early; its rows are kept"
     )
     parser.add_argument("--page", type=Path, help="the table, as a Markdown file")
     return parser.parse_args()

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,15 +37,49 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def write_json(folder: Path, where: Mapping[str, Any], rows: Mapping[str, Mapping[str, Result]]) -> Path:
-    """Writes a file of its own for this run, so that the folder is a history."""
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{now:%Y%m%dT%H%M%SZ}.json"
-    results = {row: {name: asdict(result) for name, result in found.items()} for row, found in rows.items()}
-    data = {"time": now.isoformat(), "machine": dict(where), "rows": results}
-    path.write_text(json.dumps(data, indent=1) + "\n")
-    return path
+@dataclass
+class Record:
+    """The numbers of one run and the JSON file that has them: a file for each run, so that the folder is a history.
+
+    Args:
+        path: The file.
+        machine: From :func:`machine`.
+        rows: Row -> contender -> numbers.
+    """
+
+    path: Path
+    machine: dict[str, Any]
+    rows: dict[str, dict[str, Result]] = field(default_factory=dict)
+
+    @classmethod
+    def begun(cls, folder: Path, where: dict[str, Any], earlier: Path | None = None) -> Record:
+        """A new one in a folder, or one that goes on with an earlier run's file.
+
+        Raises:
+            ValueError: The earlier run was on another machine, or with other versions.
+        """
+        if earlier is None:
+            return cls(folder / f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}.json", where)
+        data = json.loads(earlier.read_text())
+        if data["machine"] != where:
+            raise ValueError(f"{earlier} was measured on {data['machine']}, this is {where}")
+        rows = {
+            row: {
+                name: Result(tuple(one["seconds"]), one["memory"], one["failure"])
+                for name, one in found.items()
+            }
+            for row, found in data["rows"].items()
+        }
+        return cls(earlier, where, rows)
+
+    def add(self, row: str, found: dict[str, Result]) -> None:
+        """Takes a row's numbers in and writes the file."""
+        self.rows[row] = found
+        results = {
+            row: {name: asdict(one) for name, one in found.items()} for row, found in self.rows.items()
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps({"machine": self.machine, "rows": results}, indent=1) + "\n")
 
 
 def page(
@@ -73,7 +107,7 @@ def page(
     parts = [
         _HEAD.read_text(encoding="utf-8").rstrip(),
         f"## Numbers\n\nMachine: {text}. Medians of {repeats} runs, where a row does not say otherwise.",
-        _table(_COLUMNS, (line for key, found in results.items() for line in _lines(rows[key], found))),
+        _table(_COLUMNS, (line for key, row in rows.items() for line in _lines(row, results[key]))),
         _missed(rows, results),
         _roofline(rows, results, roof or {}),
     ]
@@ -121,11 +155,11 @@ def _verdict(reached: bool) -> str:
 
 def _missed(rows: Mapping[str, Row], results: Mapping[str, Mapping[str, Result]]) -> str:
     lines = []
-    for key, found in results.items():
-        bad = [(text, peer) for peer, text, reached in targets(rows[key], found) if not reached]
+    for key, row in rows.items():
+        bad = [(text, peer) for peer, text, reached in targets(row, results[key]) if not reached]
         if bad:
             what = ", ".join(f"{text.partition(' **')[0]} {peer}".strip() for text, peer in bad)
-            lines.append(f"- {rows[key].title}: {what}. {rows[key].why or 'No reason is known yet.'}")
+            lines.append(f"- {row.title}: {what}. {row.why or 'No reason is known yet.'}")
     return "\n".join(["## What missed its target\n", *lines]) if lines else ""
 
 
@@ -133,12 +167,13 @@ def _roofline(
     rows: Mapping[str, Row], results: Mapping[str, Mapping[str, Result]], roof: Mapping[str, float]
 ) -> str:
     lines = []
-    for key, found in results.items():
-        if key in roof and not found["detcore"].failure:
+    for key, row in rows.items():
+        ours = results[key]["detcore"]
+        if key in roof and not ours.failure:
             kind = "bfloat16" if HEAVY[key] else "float32"
-            rate = roof[key] / found["detcore"].median
+            rate = roof[key] / ours.median
             share = f"{100 * rate / roof[kind]:.0f} %"
-            lines.append((rows[key].title, f"{roof[key] / 1e9:.0f}", f"{rate / 1e9:.0f}", kind, share))
+            lines.append((row.title, f"{roof[key] / 1e9:.0f}", f"{rate / 1e9:.0f}", kind, share))
     if not lines:
         return ""
     peaks = ", ".join(f"{roof[kind] / 1e9:.0f} in {kind}" for kind in ("float32", "bfloat16"))

@@ -54,7 +54,7 @@ def test_memory_is_that_of_the_run_alone():
     assert len(held) == 64 * 2**20
 
 
-def test_the_page_shows_ratios_and_reasons(tmp_path):
+def test_the_page_shows_ratios_and_reasons():
     rows = {
         "a": {"detcore": Result((1.0, 2.0, 3.0), 2**30), "peer": Result((4.0, 4.0, 40.0), 2**31)},
         "b": {"detcore": Result((0.001,), 0), "peer": Result(failure="does not fit")},
@@ -75,8 +75,19 @@ def test_the_page_shows_ratios_and_reasons(tmp_path):
     assert "- work A: below 1 MiB. It is big." in text
     assert "Roofline" not in text
     assert text.startswith("# Performance\n")
-    written = report.write_json(tmp_path, report.machine(2), rows)
-    assert '"failure": "does not fit"' in written.read_text()
+
+
+def test_a_run_that_ended_early_goes_on_with_its_file(tmp_path):
+    where = report.machine(2)
+    record = report.Record.begun(tmp_path, where)
+    found = {"detcore": Result((0.25, 0.5), 7), "peer": Result(failure="does not fit")}
+    record.add("a/b", found)
+    again = report.Record.begun(tmp_path, where, record.path)
+    assert again == record
+    again.add("a/c", {"detcore": Result((1.0,), 0)})
+    assert report.Record.begun(tmp_path, where, record.path).rows["a/b"] == found
+    with pytest.raises(ValueError, match="was measured on .*'threads': 2.*, this is .*'threads': 1"):
+        report.Record.begun(tmp_path, report.machine(1), record.path)
 
 
 def test_the_roofline_is_a_share_of_the_peak():

@@ -11,6 +11,7 @@ from torch import nn
 
 from bench.row import Row
 from bench.rows import models, scene
+from detcore.precision import has_bfloat16
 
 _BATCH, SIZE = (16, (800, 1344)) if torch.cuda.is_available() else (2, (480, 640))
 _WHY = (
@@ -42,32 +43,57 @@ def prepare(
     return step
 
 
-def row(name: str, batch: int, size: tuple[int, int], bfloat16: bool = False, slow: bool = False) -> Row:
-    """The step of one detector in both libraries."""
+def row(
+    name: str,
+    batch: int,
+    size: tuple[int, int],
+    precision: str = "32",
+    target: float = 1.0,
+    slow: bool = False,
+) -> Row:
+    """The step of one detector in both libraries.
+
+    Args:
+        name: Of the detector.
+        batch: Images.
+        size: Their (h, w).
+        precision: "32" and "bf16" are for both; "auto" is what an experiment makes of it, against float32.
+        target: How many times as long torchvision is to take.
+        slow: Whether the row is left out unless asked for.
+    """
     ours, theirs = {
         "RetinaNet": (models.detcore_retinanet, models.torchvision_retinanet),
         "Faster R-CNN": (models.detcore_faster_rcnn, models.torchvision_faster_rcnn),
     }[name]
-    options = (batch, size, bfloat16)
+    what = {"32": "float32", "auto": "precision auto", "bf16": "bfloat16"}[precision]
+    their_build = functools.partial(theirs, size)
     return Row(
-        f"training step, {name} R50, {batch} x {size[0]} x {size[1]}, {'bfloat16' if bfloat16 else 'float32'}",
+        f"training step, {name} R50, {batch} x {size[0]} x {size[1]}, {what}",
         {
-            "detcore": functools.partial(models.kept, prepare, ours, *options, as_floats=False),
+            "detcore": functools.partial(
+                models.kept, prepare, ours, batch, size, _bfloat16(precision), as_floats=False
+            ),
             "torchvision": functools.partial(
-                prepare, functools.partial(theirs, size), *options, as_floats=True
+                prepare, their_build, batch, size, precision == "bf16", as_floats=True
             ),
         },
         slow=slow,
-        targets={"torchvision": 1.2},
+        targets={"torchvision": target},
         why=_WHY,
     )
 
 
+def _bfloat16(precision: str) -> bool:
+    return precision == "bf16" or (precision == "auto" and has_bfloat16(scene.device()))
+
+
 ROWS = {
-    "retinanet": row("RetinaNet", _BATCH, SIZE),
-    "retinanet_bfloat16": row("RetinaNet", _BATCH, SIZE, bfloat16=True),
-    "faster_rcnn": row("Faster R-CNN", _BATCH, SIZE),
-    "faster_rcnn_bfloat16": row("Faster R-CNN", _BATCH, SIZE, bfloat16=True),
+    "retinanet": row("RetinaNet", _BATCH, SIZE, target=1.2),
+    "retinanet_bfloat16": row("RetinaNet", _BATCH, SIZE, "bf16"),
+    "retinanet_auto": row("RetinaNet", _BATCH, SIZE, "auto", target=2.0),
+    "faster_rcnn": row("Faster R-CNN", _BATCH, SIZE, target=1.2),
+    "faster_rcnn_bfloat16": row("Faster R-CNN", _BATCH, SIZE, "bf16"),
+    "faster_rcnn_auto": row("Faster R-CNN", _BATCH, SIZE, "auto", target=2.0),
     "retinanet_batch_1": row("RetinaNet", 1, SIZE),
     "retinanet_batch_4": row("RetinaNet", 4, SIZE),
     "retinanet_small": row("RetinaNet", 2, (240, 320)),

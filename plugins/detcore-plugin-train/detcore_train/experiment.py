@@ -43,7 +43,7 @@ class Experiment(Component):
         monitor: The metric's number by which the best checkpoint is chosen; more is better.
         seed: Of the initial weights, the order of the images, augmentation, and all else that is random.
         precision: Arithmetic of the network: "32" single, "bf16-mixed" or "16-mixed" for mixed precision; "auto" is
-            "bf16-mixed" on accelerators that have it, else "32".
+            "bf16-mixed" on accelerators and processors that multiply bfloat16 in hardware, else "32".
         clip_grad_norm: Upper limit of the norm of all gradients together; None for no limit.
         clip_grad_value: Upper limit of each gradient's absolute value; None for no limit.
         accumulate: Batches whose gradients make one optimizer step, which takes their mean; what is left at the
@@ -152,14 +152,12 @@ class Experiment(Component):
 
 
 def training_precision(precision: str, device: str) -> Literal["32", "bf16-mixed", "16-mixed"]:
-    """An experiment's precision with "auto" resolved: "bf16-mixed" where an accelerator has it.
-
-    On a processor it stays "32": training in bfloat16 is for those who ask for it.
+    """An experiment's precision with "auto" resolved: "bf16-mixed" where the device has it in hardware, else "32".
 
     Args:
         precision: The experiment's.
         device: "cpu", "cuda" or "mps".
     """
     if precision == "auto":
-        return "bf16-mixed" if device == "cuda" and has_bfloat16(torch.device("cuda")) else "32"
+        return "bf16-mixed" if has_bfloat16(torch.device(device)) else "32"
     return cast("Literal['32', 'bf16-mixed', '16-mixed']", precision)

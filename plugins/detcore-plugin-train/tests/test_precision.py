@@ -9,15 +9,23 @@ from detcore_train.prediction import predict_files, write_image
 
 from detcore.detectors import OptimizedDetector
 from detcore.errors import ConfigError
+from detcore.precision import has_bfloat16
 from detcore.serialize import build
 
 
-def test_auto_trains_in_single_precision_without_an_accelerator(monkeypatch):
-    assert training_precision("auto", "cpu") == "32"
+def test_auto_trains_in_bfloat16_where_the_device_has_it(monkeypatch):
     assert training_precision("16-mixed", "cuda") == "16-mixed"
-    monkeypatch.setattr("detcore_train.experiment.has_bfloat16", lambda device: device.type == "cuda")
-    assert training_precision("auto", "cuda") == "bf16-mixed"
-    assert training_precision("auto", "mps") == "32"
+    for has_it in ("cpu", "cuda"):
+        monkeypatch.setattr(
+            "detcore_train.experiment.has_bfloat16", lambda device, it=has_it: device.type == it
+        )
+        resolved = {device: training_precision("auto", device) for device in ("cpu", "cuda", "mps")}
+        assert resolved == {"cpu": "32", "cuda": "32", "mps": "32"} | {has_it: "bf16-mixed"}
+
+
+def test_auto_trains_in_bfloat16_on_this_processor_where_it_has_it():
+    expected = "bf16-mixed" if has_bfloat16(torch.device("cpu")) else "32"
+    assert training_precision("auto", "cpu") == expected
 
 
 def test_the_command_line_names_the_choices():
