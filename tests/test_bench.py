@@ -86,7 +86,7 @@ def test_a_run_that_ended_early_goes_on_with_its_file(tmp_path):
     assert again == record
     again.add("a/c", {"detcore": Result((1.0,), 0)})
     assert report.Record.begun(tmp_path, where, record.path).rows["a/b"] == found
-    with pytest.raises(ValueError, match="was measured on .*'threads': 2.*, this is .*'threads': 1"):
+    with pytest.raises(ValueError, match=r"was measured on .*'threads': 2.*, this is .*'threads': 1"):
         report.Record.begun(tmp_path, report.machine(1), record.path)
 
 
