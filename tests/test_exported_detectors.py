@@ -24,20 +24,25 @@ README = Path(__file__).parents[1] / "plugins" / "detcore-plugin-export" / "READ
 
 
 def one_stage(head, extra):
-    neck = FPN.spec(out_channels=16, start_level=1, num_outs=5, add_extra_convs=extra)
+    neck = FPN.spec(out_channels=16, start_level=2, num_outs=3, add_extra_convs=extra)
     small = head.spec(feat_channels=16, stacked_convs=1, num_groups=4)
     return SingleStageDetector(num_classes=3, backbone=ResNet(depth=18), neck=neck, head=small)
 
 
-def two_stage(masks):
-    own = {"mask_roi_extractor": SingleRoIExtractor.spec(output_size=14),
+def two_stage(masks, start):
+    """With the backbone's levels from ``start`` on, and one more; the time to export grows with the levels."""
+    own = {"mask_roi_extractor": SingleRoIExtractor.spec(output_size=14, num_levels=4 - start),
            "mask_head": FCNMaskHead.spec(conv_out_channels=8)} if masks else {}  # fmt: skip
     return TwoStageDetector(
         num_classes=3,
         backbone=ResNet(depth=18),
-        neck=FPN.spec(out_channels=16, num_outs=5),
+        neck=FPN.spec(out_channels=16, start_level=start, num_outs=5 - start),
         rpn_head=RPNHead.spec(feat_channels=16),
-        roi_head=StandardRoIHead.spec(bbox_head=Shared2FCBBoxHead.spec(fc_out_channels=32), **own),
+        roi_head=StandardRoIHead.spec(
+            bbox_roi_extractor=SingleRoIExtractor.spec(output_size=7, num_levels=4 - start),
+            bbox_head=Shared2FCBBoxHead.spec(fc_out_channels=32),
+            **own,
+        ),
     )
 
 
@@ -57,8 +62,8 @@ def finding(detector):
     [
         pytest.param(lambda: one_stage(RetinaHead, "on_input"), "onnx", "dynamic", id="retinanet-onnx"),
         pytest.param(lambda: one_stage(ATSSHead, "on_output"), "onnx", (128, 160), id="atss-onnx"),
-        pytest.param(lambda: two_stage(True), "onnx", (128, 160), id="mask_rcnn-onnx"),
-        pytest.param(lambda: two_stage(False), "torch-export", "dynamic", id="faster_rcnn-torch-export"),
+        pytest.param(lambda: two_stage(True, 1), "onnx", (128, 160), id="mask_rcnn-onnx"),
+        pytest.param(lambda: two_stage(False, 2), "torch-export", "dynamic", id="faster_rcnn-torch-export"),
     ],
 )
 def test_families(make, format, size, tmp_path):
