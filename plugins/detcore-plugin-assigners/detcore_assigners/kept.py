@@ -52,7 +52,9 @@ class Kept(Generic[T]):
             if found is None or found.tensor() is not tensor or found.version != tensor._version:
                 # it may be asked for in another mode the next time
                 with torch.inference_mode(False), torch.no_grad():
-                    found = _Entry(weakref.ref(tensor), tensor._version, make())
+                    value = make()
+                gone = weakref.ref(tensor, lambda _: self._entries.pop(place, None))
+                found = _Entry(gone, tensor._version, value)
             self._entries[place] = found
             while len(self._entries) > self.size:
                 self._entries.popitem(last=False)

@@ -1,5 +1,7 @@
 """What is kept for a tensor is never that of another one."""
 
+import gc
+
 import pytest
 import torch
 from detcore_assigners.kept import Kept
@@ -35,6 +37,15 @@ def test_an_equal_tensor_is_another_one(kept):
 def test_a_tensor_at_the_place_of_one_that_is_gone(kept):
     for number in range(50):  # the next one usually gets the same address
         assert kept.get(torch.full((3,), float(number)), "sum", lambda number=number: number) == number
+
+
+def test_nothing_is_kept_for_a_tensor_that_is_gone(kept):
+    tensor = torch.ones(3)
+    kept.get(tensor, "sum", lambda: 1)
+    assert len(kept) == 1
+    del tensor
+    gc.collect()
+    assert len(kept) == 0
 
 
 def test_only_the_last_ones_are_kept(kept):
