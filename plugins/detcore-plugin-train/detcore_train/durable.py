@@ -50,6 +50,14 @@ def sync_folder(folder: Path) -> None:
         sync(Path(below))
 
 
+def is_at(handle: int, path: Path) -> bool:
+    """Whether a descriptor's file is the one that stands at the path."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except OSError:
+        return False
+
+
 def digest(file: Path) -> str:
     """The SHA-256 of a file."""
     with file.open("rb") as stream:

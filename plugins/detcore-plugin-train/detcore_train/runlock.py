@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from detcore.errors import CheckpointError, DetcoreError
-from detcore_train.durable import seal
+from detcore_train.durable import is_at, seal
 from detcore_train.holder import Holder
 
 if sys.platform != "win32":
@@ -33,8 +33,7 @@ WAIT = 10.0
 _LOOK_EVERY = 0.1
 #: What ``flock`` answers where another one holds the lock; some file systems say EACCES.
 _HELD_BY_OTHER = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
-#: What it answers where a file system, or the machine that serves it, has no locks; EBADF: NFS, for files that may
-#: only be read.
+#: What it answers where a file system has no locks; EBADF: NFS, for files that may only be read.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 #: How often a file is opened that vanishes each time.
 _TRIES = 50
@@ -100,7 +99,7 @@ class RunLock:
         with _guard:
             handle, self._handle = self._handle, None
             other = Holder.read(self.path)
-            if _is_at(handle, self.path) and (other is None or other.token == self.holder.token):
+            if is_at(handle, self.path) and (other is None or other.token == self.holder.token):
                 with suppress(OSError):  # before it is freed: who takes it next finds that the file has gone
                     self.path.unlink()
             _held.discard(handle)
@@ -125,11 +124,11 @@ class RunLock:
             return
         other = Holder.read(self.path)
         if other is not None and other.token != self.holder.token:
-            raise self._in_use(other)
-        if not _is_at(self._handle, self.path):
+            raise self._taken(other)
+        if not is_at(self._handle, self.path):
             with suppress(CheckpointError):  # what is to be written next will say it better
                 if not self._take():
-                    raise self._in_use(Holder.read(self.path))
+                    raise self._taken(Holder.read(self.path))
         elif other is None:
             self._sign(self._handle)
 
@@ -141,8 +140,8 @@ class RunLock:
             if (other is not None and other.is_alive()) or time.monotonic() >= until:
                 raise self._in_use(other)
             if not waiting:
+                waiting = True
                 self.tell(f"{self.folder} is in use; waiting up to {self.wait:g} s for its holder to end")
-            waiting = True
             time.sleep(_LOOK_EVERY)
 
     def _take(self) -> bool:
@@ -169,6 +168,7 @@ class RunLock:
         with suppress(OSError):  # it only names the holder
             os.lseek(handle, 0, os.SEEK_SET)
             os.truncate(handle, os.write(handle, seal(asdict(self.holder)).encode()))
+            os.fsync(handle)  # other machines see it
 
     def _open(self) -> int | None:
         """A descriptor of the file, locked; None where another one holds it."""
@@ -182,15 +182,14 @@ class RunLock:
                 continue
             try:
                 locked = self._lock(handle)
-                if locked and _is_at(handle, self.path):
+                if locked and is_at(handle, self.path):
                     return handle
             except BaseException:
                 os.close(handle)
                 raise
             os.close(handle)
             if not locked:
-                return None
-            # else the holder, at its end, removed the file
+                return None  # else the holder, at its end, removed the file
         return None
 
     def _lock(self, handle: int) -> bool:
@@ -228,16 +227,26 @@ class RunLock:
         self._made = []
 
     def _in_use(self, other: Holder | None) -> RunInUseError:
-        if other is None:
-            who, end = f"who it is cannot be read in {LOCK}", "end it"
-        elif other.process == self.holder.process:
-            who, end = f"this very process, {other.pid} on {other.host}, since {other.since}", "end it"
-        else:
-            who, end = str(other), f"end it (`kill {other.pid}` on {other.host} makes it save and stop)"
+        who, end = self._who(other)
         return RunInUseError(
             f"{self.folder}: another run writes into this folder ({who}). Nothing was changed. Wait until it has "
             f"ended, {end}, or choose another folder with --out"
         )
+
+    def _taken(self, other: Holder | None) -> RunInUseError:
+        who, end = self._who(other)
+        return RunInUseError(
+            f"{self.folder}: another run has taken this folder meanwhile ({who}), so this one stops and leaves it as "
+            f"it is. If this one is to go on: {end}, and use the same command with --resume"
+        )
+
+    def _who(self, other: Holder | None) -> tuple[str, str]:
+        """Who it is, and how to end it."""
+        if other is None:
+            return f"who it is cannot be read in {LOCK}", "end it"
+        if other.process == self.holder.process:
+            return f"this very process, {other.pid} on {other.host}, since {other.since}", "end it"
+        return str(other), f"end it (`kill {other.pid}` on {other.host} makes it save and stop)"
 
 
 def locked(run: Path, rank: int, console: Console) -> RunLock | nullcontext[None]:
@@ -276,14 +285,6 @@ def _flock(handle: int) -> None:
     if sys.platform == "win32":
         raise OSError(errno.ENOSYS, "this system has no flock")
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    """Whether a descriptor's file is the one that stands at the path."""
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except OSError:
-        return False
 
 
 def _let_go() -> None:

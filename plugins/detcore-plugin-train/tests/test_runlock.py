@@ -214,7 +214,7 @@ def test_runs_one_after_the_other_in_one_process(config, tmp_path):
 
 @pytest.mark.reliability(
     area="resume",
-    fault="a second fit on the same folder in the same process, inside of the first or beside it",
+    fault="a second fit on the same folder in the same process while the first trains",
     outcome="an error that says so; the first one goes on",
 )
 def test_a_second_fit_inside_of_the_first(config, tmp_path, monkeypatch):
@@ -337,7 +337,9 @@ def test_another_run_took_the_folder(config, tmp_path, monkeypatch):
         return original(self, *args)
 
     monkeypatch.setattr(TrainingModule, "training_step", training_step)
-    with pytest.raises(RunInUseError, match="process 77 on node7"):
+    with pytest.raises(
+        RunInUseError, match=r"has taken this folder meanwhile \(process 77 on node7.* with --resume"
+    ):
         train(config, run)
     assert json.loads((run / "last" / "checkpoint.json").read_text())["epoch"] == 1
     assert Holder.read(run / LOCK) == intruder  # not ours to remove
@@ -428,7 +430,7 @@ def test_the_lock_file_is_removed(tmp_path, other):
             RunLock(run).__enter__()
         lock.path.unlink()
         first = other()
-        with pytest.raises(RunInUseError, match=f"process {first.pid} on"):
+        with pytest.raises(RunInUseError, match=rf"has taken this folder meanwhile \(process {first.pid} on"):
             lock.confirm()
     assert (run / LOCK).exists()
 
