@@ -11,6 +11,7 @@ from detcore_postprocess import (
     EnsembleDetector,
     NMSPostprocess,
     TiledDetector,
+    TransformedDetector,
     WeightedBoxesFusion,
 )
 from detcore_resnet import ResNet
@@ -19,6 +20,7 @@ from detcore_retina import RetinaHead
 import detcore
 from detcore.detectors import ImagePreprocessor, SingleStageDetector
 from detcore.structures import ClassMap
+from detcore.testing import checks_of, run_check
 from detcore.weights import without_weights
 
 
@@ -94,6 +96,20 @@ def test_tiled_detectors_are_saved_and_loaded(members, images, tmp_path):
     model = TiledDetector(detector=members[0], tile=(32, 48), overlap=0.25, max_per_img=10).eval()
     again = detcore.load(detcore.save(model, tmp_path / "tiled"))
     assert torch.equal(again(images).boxes, model(images).boxes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", [AugmentedDetector, EnsembleDetector, TiledDetector, TransformedDetector])
+def test_the_conformance_kit_passes(cls):
+    inner = SingleStageDetector.spec(
+        backbone=ResNet.spec(depth=18, base_channels=8, frozen_stages=-1),
+        neck=FPN.spec(out_channels=8, num_outs=5),
+        head=RetinaHead.spec(feat_channels=8, stacked_convs=1),
+    )
+    parts = {"detectors": (inner, inner)} if cls is EnsembleDetector else {"detector": inner}
+    for check in checks_of(cls):
+        if check.name.startswith("detector_"):
+            run_check(cls.spec(num_classes=3, **parts), check.name)
 
 
 def test_the_guide_runs():
