@@ -195,6 +195,15 @@ def test_crowd_regions_excuse_detections(coco, backend):
 
 
 @backends
+@pytest.mark.parametrize(("boxes", "recall"), [([0, 4], 0.85), ([4, 0], 0.7)])
+def test_of_two_objects_that_overlap_alike_the_later_one_is_taken(coco, backend, boxes, recall):
+    coco.data["annotations"] = [coco.box(i, 3, 7, [x, 0, 20, 20]) for i, x in enumerate(boxes, start=1)]
+    data = CocoDataset(**coco.write())
+    found = detections([(2, 0, 22, 20), (0, 0, 20, 20)], [0.9, 0.8], [1, 1])  # the second is the object at 0
+    assert run(data, {3: found}, backend=backend).compute()["AR100"] == pytest.approx(recall)
+
+
+@backends
 def test_dont_care_excuses_every_class(tmp_path, backend):
     for name in ("labels", "images"):
         (tmp_path / name).mkdir()
