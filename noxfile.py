@@ -17,7 +17,7 @@ PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")
 #: Tests start many processes: without bytecode on the disk, each would compile torch again (seven seconds).
 TEST_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
-PYTHON_SOURCES = ("detcore", "plugins", "tests", "examples", "docs", "bench", "noxfile.py")
+PYTHON_SOURCES = ("detcore", "plugins", "tests", "examples", "docs", "bench", "conftest.py", "noxfile.py")
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "uv"
