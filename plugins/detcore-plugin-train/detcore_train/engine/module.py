@@ -99,9 +99,7 @@ class TrainingModule(LightningModule):
         factor = self.experiment.schedule.factor(progress)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
-        listener = getattr(self.model, "on_progress", None)
-        if listener is not None:
-            listener(progress.epoch, progress.step)
+        self.model.on_progress(progress.epoch, progress.step)
 
     def training_step(self, batch: ExampleBatch, batch_idx: int) -> Tensor:
         """The sum of the losses of a batch."""

@@ -188,9 +188,7 @@ class _Again:
 
     def _losses(self, kept: BadBatch) -> Losses:
         detector: Detector = self.detector
-        listener = getattr(detector, "on_progress", None)
-        if listener is not None:
-            listener(kept.circumstances.epoch - 1, kept.circumstances.step)
+        detector.on_progress(kept.circumstances.epoch - 1, kept.circumstances.step)
         swap_in(detector, self.state)  # after the parts heard of the progress: they may have changed buffers
         batch = kept.batch.to(self.device)
         with _random(kept), _precision(kept.circumstances.precision, self.device):
