@@ -47,9 +47,8 @@ class Detector(Component, nn.Module):
 
     @class_map.setter
     def class_map(self, value: ClassMap) -> None:
-        count = getattr(
-            self, "num_classes", len(value)
-        )  # not known yet where a constructor sets the map first
+        # the number is not known yet where a constructor sets the map first
+        count = getattr(self, "num_classes", len(value))
         if len(value) != count:
             raise DataError(f"the class map has {len(value)} classes, the detector {count}: {value.names}")
         self._class_map = value
