@@ -29,6 +29,12 @@ def project(folder: Path) -> dict:
     return tomllib.loads((folder / "pyproject.toml").read_text())["project"]
 
 
+def with_extras(folder: Path) -> str:
+    """A distribution with all that is optional, as pip has it."""
+    extras = ",".join(project(folder).get("optional-dependencies", {}))
+    return f"{folder}[{extras}]" if extras else str(folder)
+
+
 def first_party(folder: Path) -> list[Path]:
     """The folders of a plugin, the core, and every first-party distribution that it depends on."""
     by_name = {project(path)["name"]: path for path in [ROOT, *PLUGINS]}
@@ -98,7 +104,7 @@ def minimum(session: nox.Session) -> None:
     """The fast tests with the lowest versions that the distributions declare for what they depend on."""
     session.install(
         "--resolution", "lowest-direct",
-        "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", *map(str, [ROOT, *PLUGINS]),
+        "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", *map(with_extras, [ROOT, *PLUGINS]),
     )  # fmt: skip
     session.run("pytest", "-m", "not slow", *PARALLEL, *session.posargs, env=TEST_ENVIRONMENT)
 

@@ -10,13 +10,13 @@ class KeepsRepetitions(NMSMerger):
     """Gives what all views found, one after the other, and suppresses nothing."""
 
     def __call__(self, views, *, max_per_img, weights=None):
+        super().__call__(views, max_per_img=max_per_img, weights=weights)  # refuses what makes no sense
         found = [
             super(KeepsRepetitions, self).__call__([v], max_per_img=max_per_img, weights=[1]) for v in views
         ]
         scores = torch.cat([one.scores for one in found], 1)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         order = order[:, :max_per_img]
-        super().__call__(views, max_per_img=max_per_img, weights=weights)  # refuses what makes no sense
         return Detections(
             boxes=torch.cat([one.boxes for one in found], 1).gather(1, order[..., None].expand(-1, -1, 4)),
             scores=scores[:, :max_per_img],
