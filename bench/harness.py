@@ -99,6 +99,8 @@ class Worker:
         """
         command = [python, "-m", "bench.worker", module, row, contender, str(threads)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        # else every start would compile what has no bytecode yet
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             cwd=ROOT, env=environment,
