@@ -145,9 +145,15 @@ def detected_of(
     if masks:
         every = [run for item in values for run in item.runs or ()]
         runs = [every[row] for row in order]
-        with _quiet():
-            areas = np.asarray(coco_mask.area(runs), dtype=np.float64).reshape(len(runs))
+        areas = _mask_areas(runs)
     return Detected(groups[order], boxes, areas, scores[order], ranks, runs)
+
+
+def _mask_areas(runs: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    # some releases of pycocotools fail on more than 255 masks at once
+    with _quiet():
+        parts = [coco_mask.area(list(runs[i : i + 255])) for i in range(0, len(runs), 255)]
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def pairs_of(truth: Truth, detected: Detected, least: float) -> Pairs:

@@ -234,6 +234,24 @@ def test_equal_to_pycocotools(backend, chunk, record_property):
     assert min(seen.values()) > 30
 
 
+def test_more_masks_than_pycocotools_takes_at_once():
+    """Some releases fail on more than 255."""
+    case = Case(1)
+    for found in case.found.values():
+        times = -(-300 // max(1, len(found.scores)))
+        for name in ("boxes", "scores", "labels", "masks"):
+            value = getattr(found, name)
+            object.__setattr__(found, name, value.repeat(times, *[1] * (value.dim() - 1)))
+    results = []
+    for backend in ("numpy", "pycocotools"):
+        metric = CocoMetric(iou_types=("segm",), max_dets=(300,), backend=backend)
+        metric.start(case.dataset())
+        metric.update(list(case.found), list(case.found.values()))
+        results.append(quiet(metric.compute))
+    assert results[0] == results[1]
+    assert max(len(found.scores) for found in case.found.values()) > 255
+
+
 def awkward(seed):
     """A case with objects twice, regions of any class, and boxes that are empty or inside out."""
     case = Case(seed)

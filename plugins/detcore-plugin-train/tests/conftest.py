@@ -213,14 +213,19 @@ class ToyMetric(Metric):
 TOYS = (ToyBackbone, ToyHead, ToyDataset, ToyMetric, ToyShift)
 
 
-@pytest.fixture
-def toys():
-    """The registry with the toy components beside what is installed."""
+def toy_registry():
+    """The toy components beside what is installed."""
     entries = {
         registry.Entry(toy.kind, toy.__name__, "detcore-toys", "1.0", f"{toy.__module__}:{toy.__name__}"): toy
         for toy in TOYS
     }
-    with registry.use(registry.Registry([*registry.current().entries, *entries], entries)) as used:
+    return registry.Registry([*registry.current().entries, *entries], entries)
+
+
+@pytest.fixture
+def toys():
+    """The registry with the toy components beside what is installed."""
+    with registry.use(toy_registry()) as used:
         yield used
 
 

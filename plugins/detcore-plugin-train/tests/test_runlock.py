@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from detcore_train.engine.module import TrainingModule
 from detcore_train.holder import Holder
 from detcore_train.runlock import LOCK, RunInUseError, RunLock, locked
 from rich.console import Console
-from torch.utils.data import get_worker_info
 from typer.testing import CliRunner
 
 import detcore
@@ -40,6 +38,31 @@ with RunLock(sys.argv[1]):
     started = subprocess.Popen(["sleep", "60"]).pid if sys.argv[2] == "starts" else 0
     print(child or started, flush=True)
     sys.stdin.read()
+"""
+
+#: Trains until the first epoch is over; then its reading process hangs.
+HANGS = """
+import importlib.util, json, os, sys, time
+from pathlib import Path
+from detcore import registry
+from detcore.serialize import build
+from detcore_train import fit
+from torch.utils.data import get_worker_info
+spec = importlib.util.spec_from_file_location("toys", sys.argv[1])
+spec.loader.exec_module(toys := sys.modules.setdefault("toys", importlib.util.module_from_spec(spec)))
+run, read = Path(sys.argv[3]), toys.ToyDataset.__getitem__
+
+def read_or_hang(self, index):
+    if get_worker_info() is not None and (run / "best" / "checkpoint.json").exists():
+        os.write(1, f"{os.getpid()}\\n".encode())
+        time.sleep(60)
+    return read(self, index)
+
+toys.ToyDataset.__getitem__ = read_or_hang
+with registry.use(toys.toy_registry()), open(os.devnull, "w") as nowhere:
+    from rich.console import Console
+    experiment = build(json.loads(sys.argv[2]), kind="experiments")
+    fit(experiment, run, accelerator="cpu", console=Console(file=nowhere))
 """
 
 
@@ -63,19 +86,6 @@ def is_running(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
-
-
-def fork(work):
-    """Does work in a copy of this process; returns its number. A new program would import torch for many seconds."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # later versions of Python warn of threads
-        child = os.fork()
-    if child:
-        return child
-    try:
-        work()
-    finally:
-        os._exit(1)
 
 
 @pytest.fixture
@@ -167,39 +177,29 @@ def test_free_when_killed_although_children_live(tmp_path, other, how):
     fault="a training process killed by SIGKILL while its reading processes live on",
     outcome="refused while it lives; --resume goes on at once when it is killed",
 )
-def test_resumed_while_reading_processes_of_the_killed_run_live(config, tmp_path, monkeypatch):
-    run, hangs = tmp_path / "run", tmp_path / "hangs"
-
-    def read_or_hang(self, index):
-        if get_worker_info() is not None and (run / "best" / "checkpoint.json").exists():
-            hangs.write_text(str(os.getpid()))
-            time.sleep(60)
-        return read(self, index)
-
-    toy = type(build(config, kind="experiments").data.train)
-    read = toy.__getitem__
-    monkeypatch.setattr(toy, "__getitem__", read_or_hang)
-    first, worker = fork(lambda: train(config | {"data": {**config["data"], "workers": 1}}, run)), 0
+def test_resumed_while_reading_processes_of_the_killed_run_live(config, tmp_path):
+    run = tmp_path / "run"
+    hanging = json.dumps(config | {"data": {**config["data"], "workers": 1}})
+    command = [sys.executable, "-c", HANGS, str(Path(__file__).with_name("conftest.py")), hanging, str(run)]
+    first, worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True), 0
     try:
-        while not (hangs.exists() and hangs.read_text()):
-            assert is_running(first)
-            time.sleep(0.05)
-        worker = int(hangs.read_text())
+        worker = int(first.stdout.readline())
         time.sleep(0.3)  # for what the first process writes while it waits for that worker
         before = tree(run)
-        with pytest.raises(RunInUseError, match=f"process {first} on"):
+        with pytest.raises(RunInUseError, match=f"process {first.pid} on"):
             train(config, run, resume=True)
         assert tree(run) == before
-        os.kill(first, signal.SIGKILL)
-        os.waitpid(first, 0)
+        first.kill()
+        first.wait()
         with RunLock(run, wait=0):
             assert is_running(worker)
         assert f"continuing {run} after 3 steps" in train(config, run, resume=True)
         assert is_running(worker)
     finally:
-        for pid in (first, worker):
-            if pid and is_running(pid):
-                os.kill(pid, signal.SIGKILL)
+        first.kill()
+        if worker and is_running(worker):
+            os.kill(worker, signal.SIGKILL)
+        first.communicate()
 
 
 def test_runs_one_after_the_other_in_one_process(config, tmp_path):
