@@ -130,7 +130,10 @@ class MaxIoUAssigner(Assigner):
         """The assignment for overlaps from anywhere; rows and priors that take no part must overlap by 0."""
         best = search.best()
         low, high = self.neg_iou_range
-        negative = (best.prior_iou >= low) & (best.prior_iou < high) | ~matchable.any(dim=1, keepdim=True)
+        negative = best.prior_iou < high
+        if low > 0:
+            negative = negative & (best.prior_iou >= low)
+        negative = negative | ~matchable.any(dim=1, keepdim=True)
         positive = best.prior_iou >= self.pos_iou_thr
         gt_index = best.prior_row
         if self.match_low_quality:

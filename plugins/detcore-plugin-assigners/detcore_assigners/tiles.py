@@ -8,8 +8,9 @@ are never looked at.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -64,6 +65,7 @@ class TileSearch:
         self._tiles = tiles_of(priors, levels)
         self.num_tiles, self.tile_size = self._tiles.priors.shape
         self._out = None if part is None or bool(part.all()) else self._tiles.arranged(F.pad(~part, (0, 1)))
+        self._few: list[_Pairs] | None = None
 
     def best(self) -> Best:
         """See :class:`~detcore_assigners.overlaps.OverlapSearch`."""
@@ -102,8 +104,17 @@ class TileSearch:
             first.scatter_reduce_(0, row, found, "amin")
         return first.reshape(wanted.shape)
 
-    def _pairs(self) -> Iterator[_Pairs]:
-        """All pairs that may meet, so many at a time that they stay within the budget."""
+    def _pairs(self) -> Iterable[_Pairs]:
+        """All pairs that may meet, so many at a time that they stay within the budget; those of one time are kept."""
+        if self._few is None:
+            pieces = self._looked_up()
+            first, second = next(pieces, None), next(pieces, None)
+            if second is not None and first is not None:
+                return itertools.chain((first, second), pieces)
+            self._few = [] if first is None else [first]
+        return self._few
+
+    def _looked_up(self) -> Iterator[_Pairs]:
         for start, stop in slices(self.num_tiles, self.images * self.num_rows):
             image, tile, row = self._meeting(start, stop).nonzero(as_tuple=True)
             tile = image * self.num_tiles + tile + start
