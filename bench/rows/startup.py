@@ -59,6 +59,6 @@ ROWS = {
         {"detcore": code(_OURS), "torchvision": code(_THEIRS)},
         targets={"torchvision": 1.0},
         runs=11,
-        why="Nine tenths of it are the import and the end of torch and torchvision, which both need; the rest is as long.",
+        why="Nine tenths of it are the import and the end of torch and torchvision, which both need.",
     ),
 }
