@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.row import Row
-from bench.rows import scene
+from bench.rows import models, scene
 
 _MEMORY = "needs more than 24 GiB"
 
@@ -86,7 +86,7 @@ def max_iou(count: int, batch: int = 2, runs: int | None = None) -> Row:
     return Row(
         f"MaxIoU assignment, {batch} x {scene.PRIORS:,} priors, {count} ground truths each",
         {
-            "detcore": functools.partial(detcore, "MaxIoUAssigner", count, batch),
+            "detcore": functools.partial(models.kept, detcore, "MaxIoUAssigner", count, batch),
             "torchvision": functools.partial(torchvision, count, batch),
             "mmdet": functools.partial(mmdet, count, batch),
         },
@@ -108,7 +108,7 @@ ROWS = {
 } | {
     f"atss_{count}": Row(
         f"ATSS assignment, 2 x {scene.PRIORS // 9:,} priors, {count} ground truths each",
-        {"detcore": functools.partial(detcore, "ATSSAssigner", count, 2)},
+        {"detcore": functools.partial(models.kept, detcore, "ATSSAssigner", count, 2)},
         max_memory=256 * 2**20,
     )
     for count in (2, 50, 500, 2000, 5000)
