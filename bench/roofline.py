@@ -41,7 +41,7 @@ def measure(threads: int) -> Mapping[str, float]:
     return peaks | {row: float(operations(row)) for row in HEAVY}
 
 
-def peak(dtype: torch.dtype, repeats: int = 15) -> float:
+def peak(dtype: torch.dtype, repeats: int = 100) -> float:
     """Operations (a product and a sum are two) per second of a convolution that is easy to do."""
     x = torch.randn(2, 256, 30, 40, dtype=dtype).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(256, 256, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
