@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from detcore_data.collected import Found
 from detcore_data.records import Records
+from detcore_data.segmentations import quiet
 
 #: Pairs whose overlap is computed at once.
 _CHUNK = 1 << 20
@@ -105,7 +105,7 @@ def truth_of(records: Records, masks: bool, class_agnostic: bool) -> Truth:
     if masks and records.segmentations is not None:
         sizes = records.sizes[records.image_of].tolist()
         segments = annotations.segments.tolist()
-        with _quiet():
+        with quiet():
             runs = [
                 records.segmentations.encode(s, (h, w)) for s, (h, w) in zip(segments, sizes, strict=True)
             ]
@@ -151,7 +151,7 @@ def detected_of(
 
 def _mask_areas(runs: Sequence[Mapping[str, Any]]) -> np.ndarray:
     # some releases of pycocotools fail on more than 255 masks at once
-    with _quiet():
+    with quiet():
         parts = [coco_mask.area(list(runs[i : i + 255])) for i in range(0, len(runs), 255)]
     return np.concatenate([np.zeros(0), *parts])
 
@@ -163,7 +163,7 @@ def pairs_of(truth: Truth, detected: Detected, least: float) -> Pairs:
     rows = np.flatnonzero(counts)
     pairs = _mask_pairs if truth.masks is not None else _box_pairs
     nothing = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    with _quiet():
+    with quiet():
         found = [nothing, *pairs(truth, detected, rows, first[rows], counts[rows], least)]
     columns = (np.concatenate([getattr(part, field.name) for part in found]) for field in fields(Pairs))
     return Pairs(*columns)
@@ -205,8 +205,3 @@ def _mask_pairs(
         d, g = np.repeat(d, len(g)), np.tile(g, len(d))
         kept = overlaps >= least
         yield Pairs(d[kept], g[kept], overlaps[kept])
-
-
-def _quiet() -> Any:
-    """Silences pycocotools' warnings about numpy's future."""
-    return warnings.catch_warnings(action="ignore", category=DeprecationWarning)

@@ -173,10 +173,14 @@ def _counts(value: Any) -> list[int]:
     return counts
 
 
+def quiet() -> warnings.catch_warnings[None]:
+    """A context without pycocotools' warnings about numpy's future, which its users can do nothing about."""
+    return warnings.catch_warnings(action="ignore", category=DeprecationWarning)
+
+
 def quietly(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls pycocotools without its warnings about numpy's future, which its users can do nothing about."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    """Calls a function of pycocotools in the context of :func:`quiet`."""
+    with quiet():
         return function(*arguments)
 
 
