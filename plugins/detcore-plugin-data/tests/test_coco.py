@@ -466,4 +466,4 @@ def test_coco_scale(tmp_path):
     seconds = time.perf_counter() - begin
     assert (len(data), len(data.records.annotations)) == (118_000, 860_000)
     assert len(data[0]["boxes"]) == owner.count(0)
-    assert seconds < 30  # about 4 s on one idle core
+    assert seconds < 300  # about 4 s; looking through all annotations for each image would take hours
