@@ -6,6 +6,7 @@ folder with ``model.safetensors``, ``config.yaml`` and ``classes.json``.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from detcore.interfaces.detector import Detector
 from detcore.serialize import build, dump
 from detcore.structures import ClassMap
 from detcore.weight_files import WEIGHTS as WEIGHTS
-from detcore.weights import load_state, without_weights
+from detcore.weights import load_state, without_initial_values, without_weights
 
 CONFIG, CLASSES = "config.yaml", "classes.json"
 _CONFIG_KEY, _CLASSES_KEY, _VERSION_KEY = "detcore.config", "detcore.classes", "detcore.version"
@@ -102,8 +103,12 @@ def load(
     """
     path = Path(path)
     config, classes, weights = _read_file(path) if path.suffix == ".safetensors" else _read_folder(path)
+    build_it = functools.partial(build, config, kind="detectors", objects=objects, title=str(path))
     with without_weights():
-        detector = build(config, kind="detectors", objects=objects, title=str(path))
+        with without_initial_values():
+            detector = build_it()
+        if not dict(detector.named_parameters()).keys() <= detector.state_dict().keys():
+            detector = build_it()  # what is not among its weights keeps its initial values
     load_state(detector, weights, source=str(path))
     detector.class_map = classes
     return detector.to(device).eval()  # type: ignore[no-any-return]

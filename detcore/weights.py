@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from detcore import hooks
 from detcore.errors import CheckpointError, did_you_mean
@@ -30,6 +31,7 @@ __all__ = [
     "read_weights",
     "rename",
     "skipping_weights",
+    "without_initial_values",
     "without_weights",
 ]
 
@@ -94,6 +96,36 @@ def without_weights() -> Iterator[None]:
         yield
     finally:
         _skipping.reset(token)
+
+
+@contextmanager
+def without_initial_values() -> Iterator[None]:
+    """Inside, parameters are made without drawing random values: for modules all of whose weights are loaded next.
+
+    They hold whatever the memory held: drawing takes as long as reading, for a ResNet-50. What else a constructor
+    computes is computed, buffers among it.
+    """
+    with _NotDrawing():
+        yield
+
+
+class _NotDrawing(TorchFunctionMode):
+    """Leaves out what fills parameters with random values."""
+
+    #: The rest of ``torch.nn.init`` comes down to these.
+    _DRAWING: ClassVar[tuple[Any, ...]] = (
+        Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
+    )  # fmt: skip
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self._DRAWING:
+            tensor = args[0] if args else kwargs["tensor"]
+            if isinstance(tensor, nn.Parameter):
+                return tensor
+        return func(*args, **kwargs)
 
 
 def skipping_weights() -> bool:

@@ -81,6 +81,28 @@ def test_tied_weights(model, tmp_path):
     assert sum("backbone" in name for name in stored) == 2
 
 
+def test_loading_draws_nothing(model, tmp_path):
+    path = detcore.save(model, tmp_path / "m.safetensors")
+    before = torch.get_rng_state()
+    detcore.load(path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_is_not_among_the_weights_is_drawn(model, toys, tmp_path, monkeypatch):
+    path = detcore.save(model, tmp_path / "m.safetensors")
+    made = toys["ToyBackbone"].__init__
+
+    def with_a_hidden_parameter(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        self.hidden = torch.nn.Parameter(torch.full((3,), float("nan")))
+        torch.nn.init.uniform_(self.hidden, 1, 2)
+        self.register_state_dict_post_hook(lambda _, state, prefix, __: state.__delitem__(f"{prefix}hidden"))
+
+    monkeypatch.setattr(toys["ToyBackbone"], "__init__", with_a_hidden_parameter)
+    hidden = detcore.load(path).backbone.hidden
+    assert ((hidden >= 1) & (hidden <= 2)).all()
+
+
 @pytest.mark.reliability(
     area="resume",
     fault="a truncated detector checkpoint",

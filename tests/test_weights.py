@@ -16,6 +16,7 @@ from detcore.weights import (
     read_weights,
     rename,
     skipping_weights,
+    without_initial_values,
     without_weights,
 )
 
@@ -264,6 +265,34 @@ def test_without_weights_ends_with_an_error_too():
 def test_without_weights_keeps_to_its_context():
     with without_weights():
         assert not contextvars.Context().run(skipping_weights)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        nn.init.uniform_, nn.init.normal_, nn.init.xavier_uniform_, nn.init.xavier_normal_,
+        nn.init.kaiming_uniform_, nn.init.kaiming_normal_, torch.Tensor.uniform_, torch.Tensor.normal_,
+    ],
+)  # fmt: skip
+def test_without_initial_values_no_parameter_is_drawn(draw):
+    parameter, tensor = nn.Parameter(torch.full((4, 4), 7.0)), torch.full((4, 4), 7.0)
+    with torch.no_grad(), without_initial_values():
+        draw(parameter)
+        draw(tensor)
+    assert (parameter == 7).all()
+    assert (tensor != 7).all()
+    with torch.no_grad():
+        draw(parameter)
+    assert (parameter != 7).all()
+
+
+def test_without_initial_values_layers_are_of_their_shape():
+    before = torch.get_rng_state()
+    with without_initial_values():
+        layers = nn.Conv2d(3, 4, 3), nn.Linear(3, 4), nn.BatchNorm2d(4), nn.MultiheadAttention(4, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert layers[0].weight.shape == (4, 3, 3, 3)
+    assert (layers[2].weight == 1).all()
 
 
 def test_a_module_without_storage_is_left_alone():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,22 @@ from bench.rows.models import torchvision_retinanet as build
 with torch.inference_mode():
     build((240, 320)).eval()([torch.zeros(3, 240, 320)])
 """
+_LOADED = """
+import sys
+import torch
+import detcore
+with torch.inference_mode():
+    detcore.load(sys.argv[1])([torch.zeros(3, 240, 320, dtype=torch.uint8)])
+"""
+_THEIRS_LOADED = """
+import sys
+import torch
+from torchvision.models.detection import retinanet_resnet50_fpn
+model = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=80, min_size=240, max_size=320)
+model.load_state_dict(torch.load(sys.argv[1], weights_only=True))
+with torch.inference_mode():
+    model.eval()([torch.zeros(3, 240, 320)])
+"""
 
 
 def command(*arguments: str) -> Callable[[], Any]:
@@ -39,6 +57,33 @@ def script(name: str, *arguments: str) -> Callable[[], Any]:
 def code(text: str) -> Callable[[], Callable[[], Any]]:
     """Prepares a run of ``python -c``."""
     return functools.partial(command, "-c", text)
+
+
+def loaded() -> Callable[[], Any]:
+    """Prepares a run of a detector of detcore from its checkpoint."""
+    import detcore
+    from bench.rows.models import detcore_retinanet
+
+    path = detcore.save(detcore_retinanet(), _file())  # type: ignore[arg-type]
+    return command("-c", _LOADED, str(path))
+
+
+def their_loaded() -> Callable[[], Any]:
+    """Prepares a run of a detector of torchvision from its weights."""
+    import torch
+
+    from bench.rows.models import torchvision_retinanet
+
+    path = _file().with_suffix(".pt")
+    torch.save(torchvision_retinanet((240, 320), channels_last=False).state_dict(), path)
+    return command("-c", _THEIRS_LOADED, str(path))
+
+
+def _file() -> Path:
+    """A file in a folder that is gone with the process."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return Path(folder.name) / "model.safetensors"
 
 
 ROWS = {
@@ -61,5 +106,11 @@ ROWS = {
         runs=11,
         why="Nine tenths of it are the import and the end of torch and torchvision, which both need. pydantic comes on "
         "top, and makes up for most of what building the detector takes less; runs differ by more than that.",
+    ),
+    "first_prediction_loaded": Row(
+        "from the start of Python to the first prediction, RetinaNet R50 from a file, 240 x 320",
+        {"detcore": loaded, "torchvision": their_loaded},
+        targets={"torchvision": 1.0},
+        runs=11,
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NotRequired, cast
 
@@ -13,6 +13,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from detcore.component import Part, Spec, make
 from detcore.interfaces import Block
+from detcore_resnet.he_conv import HeConv2d
 
 Position = Literal["after_conv1", "after_conv2", "after_conv3", "conv2"]
 
@@ -59,7 +60,7 @@ class Attached:
         """
         specs = [placement["block"] for placement in self.placements if placement.get("position") == "conv2"]
         if not specs:
-            return nn.Conv2d(in_channels, out_channels, 3, stride, dilation, dilation, bias=False)
+            return HeConv2d(in_channels, out_channels, 3, stride, dilation, dilation, bias=False)
         if len(specs) > 1:
             raise ValueError(
                 f"blocks: {len(specs)} of them stand in for conv2 of one stage; keep one of {specs}"
@@ -151,14 +152,6 @@ def check_placements(placements: tuple[BlockPlacement, ...], num_stages: int) ->
                 f"blocks.{index}.stages={placement['stages']} should be below num_stages={num_stages}; "
                 "stages count from 0"
             )
-
-
-def outside_blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """A network's modules at any depth, but for attached blocks and what is inside of them."""
-    yield network
-    for child in network.children():
-        if not isinstance(child, Block):
-            yield from outside_blocks(child)
 
 
 def without_pretrained_weights(network: nn.Module) -> tuple[str, ...]:

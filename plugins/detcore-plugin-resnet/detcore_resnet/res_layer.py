@@ -15,7 +15,7 @@ from detcore.layers import NormName
 from detcore.weights import load_weights
 from detcore_resnet.blocks import BlockOptions, Style, make_stage
 from detcore_resnet.norms import freeze_norms, keep_statistics
-from detcore_resnet.resnet import DEPTHS, MAX_STAGES, ResNet, initialise
+from detcore_resnet.resnet import DEPTHS, MAX_STAGES, ResNet
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -94,7 +94,6 @@ class ResLayer(SharedHead):
             options=BlockOptions(style, avg_down, norm, num_groups, norm_eps),
         )
         self.add_module(f"layer{stage + 1}", layer)
-        initialise(self)
         if not norm_requires_grad:
             freeze_norms(self)
         if weights is not None:

@@ -18,11 +18,11 @@ from detcore.layers import NormName, is_batch_norm
 from detcore.structures import FeatureSpec
 from detcore.weights import load_weights
 from detcore_resnet.blocks import BasicBlock, BlockOptions, Bottleneck, Style, make_stage
+from detcore_resnet.he_conv import HeConv2d
 from detcore_resnet.norms import freeze_norms, keep_statistics
 from detcore_resnet.placement import (
     BlockPlacement,
     check_placements,
-    outside_blocks,
     without_pretrained_weights,
 )
 
@@ -111,7 +111,8 @@ class ResNet(Backbone):
         options = BlockOptions(style, avg_down, norm, num_groups, norm_eps)
         self._make_stem(in_channels, base_channels, deep_stem, options)
         self.out_features = self._make_stages(depth, base_channels, strides, dilations, options, blocks)
-        initialise(self, zero_init_residual)
+        if zero_init_residual:
+            _begin_as_identity(self)
         if not norm_requires_grad:
             freeze_norms(self)
         self._warn_once = True
@@ -178,7 +179,7 @@ class ResNet(Backbone):
                 *_conv_norm_relu(half, channels, 1, options),
             )
         else:
-            self.conv1 = nn.Conv2d(in_channels, channels, 7, 2, 3, bias=False)
+            self.conv1 = HeConv2d(in_channels, channels, 7, 2, 3, bias=False)
             self.bn1 = options.make_norm(channels)
             self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
@@ -244,24 +245,17 @@ class ResNet(Backbone):
             )
 
 
-def initialise(network: nn.Module, zero_init_residual: bool = False) -> None:
-    """Random weights as in the paper on rectifiers (arXiv 1502.01852); norms begin as the identity.
-
-    Args:
-        network: All its convolutions are set, but for those of attached blocks.
-        zero_init_residual: Whether each residual block begins as the identity (arXiv 1706.02677).
-    """
-    for module in outside_blocks(network):
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
+def _begin_as_identity(network: nn.Module) -> None:
+    """Sets the norms before the sums of residual blocks so that each block begins as its shortcut."""
+    for module in network.modules():
+        if isinstance(module, (BasicBlock, Bottleneck)):
             nn.init.zeros_(module.last_norm.weight)  # type: ignore[arg-type]
 
 
 def _conv_norm_relu(
     in_channels: int, out_channels: int, stride: int, options: BlockOptions
 ) -> tuple[nn.Module, ...]:
-    conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+    conv = HeConv2d(in_channels, out_channels, 3, stride, 1, bias=False)
     return conv, options.make_norm(out_channels), nn.ReLU(inplace=True)
 
 

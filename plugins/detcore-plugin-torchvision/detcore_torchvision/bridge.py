@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detcore.errors import CheckpointError, Problem
 from detcore.interfaces import Detector
 from detcore.serialize import build
-from detcore.weights import AdaptedWeights, without_weights
+from detcore.weights import AdaptedWeights, without_initial_values, without_weights
 from detcore_torchvision.classes import Classes, classes_of
 from detcore_torchvision.description import describe
 from detcore_torchvision.errors import TorchvisionImportError
@@ -97,7 +97,7 @@ def import_source(source: Source, *, keep_unused: bool = False) -> Imported:
         raise TorchvisionImportError(f"{source.title}: the weights do not tell the number of classes")
     classes = classes_of(outputs, source.categories, keep_unused=keep_unused)
     config = {**description.config, "num_classes": len(classes.labels)}
-    with without_weights():
+    with without_weights(), without_initial_values():
         detector = build(config, kind="detectors", title=source.title)
     keys = _load(detector, weights, classes, source.title)
     detector.class_map = classes.class_map
