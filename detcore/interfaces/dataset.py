@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, NotRequired, TypedDict
+from typing import TYPE_CHECKING, ClassVar, NotRequired, TypedDict
 
 from torch import Tensor
-from torchvision import tv_tensors
+
+if TYPE_CHECKING:
+    from torchvision import tv_tensors
 
 from detcore.component import Component
 from detcore.structures import ClassMap, ImageGeometry

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import nms
 
 from detcore.errors import ConfigError
+from detcore.operators import nms
 
 #: Boxes per call; the operator's cost is quadratic, so beyond this many groups are shared out among calls.
 CALL_CPU, CALL_GPU = 512, 8192

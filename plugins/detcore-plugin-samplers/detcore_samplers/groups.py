@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import nms
+
+from detcore.operators import nms
 
 #: Most overlaps that are computed at once.
 _CHUNK = 2**21

@@ -1,0 +1,128 @@
+"""The operator for suppression, with and without torchvision's Python package."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchvision.ops
+
+from detcore.operators import nms
+
+
+def boxes(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * 60
+    sides = 10 + 30 * torch.rand(count, 2, generator=generator)
+    scores = (torch.rand(count, generator=generator) * 8).round() / 8  # with ties
+    return torch.cat((corner, corner + sides), 1), scores
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_is_the_operator_of_torchvision(count, dtype):
+    some, scores = (tensor.to(dtype) for tensor in boxes(count))
+    assert torch.equal(nms(some, scores, 0.4), torchvision.ops.nms(some, scores, 0.4))
+
+
+def run(code):
+    """In a process that has imported nothing yet."""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.split()
+
+
+_PREDICT = """
+import sys
+import torch
+from detcore import SingleStageDetector
+from detcore_fpn import FPN
+from detcore_resnet import ResNet
+from detcore_retina import RetinaHead
+
+torch.manual_seed(0)
+neck = FPN.spec(start_level=1, num_outs=5, add_extra_convs="on_output")
+head = RetinaHead.spec(prior_prob=0.5)
+model = SingleStageDetector(num_classes=3, backbone=ResNet(depth=18), neck=neck, head=head).eval()
+image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+with torch.no_grad():
+    found = model([image])
+assert int(found.valid.sum()) > 10
+"""
+
+
+def test_a_dense_detector_predicts_without_torchvision_and_the_compiler():
+    heavy = "{'torchvision', 'torch._dynamo', 'sympy'}"
+    assert run(f"{_PREDICT}\nprint(len({heavy} & set(sys.modules)))") == ["0"]
+
+
+_AFTERWARDS = """
+import torchvision.ops
+with torch.no_grad():
+    again = model([image])
+assert torch.equal(again.boxes, found.boxes) and torch.equal(again.scores, found.scores)
+x = torch.rand(1, 2, 8, 8, requires_grad=True)
+torchvision.ops.roi_align(x, [torch.tensor([[0.0, 0, 4, 4]])], 2).sum().backward()
+assert x.grad.sum() == 8
+print("same")
+"""
+
+
+def test_torchvision_can_be_imported_afterwards():
+    assert run(_PREDICT + _AFTERWARDS) == ["same"]
+
+
+_SUPPRESS = """
+import sys
+import torch
+from detcore import operators
+{change}
+some = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5], [9, 9, 12, 12]])
+kept = operators.nms(some, torch.tensor([0.5, 0.9, 0.1]), 0.5)
+print(*kept.tolist(), "torchvision" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "imported"),
+    [
+        ("", "False"),
+        ("operators._libraries = lambda: []", "True"),
+        ("operators._libraries = lambda: [operators.__file__]", "True"),
+    ],
+    ids=["found", "not found", "not loadable"],
+)
+def test_torchvision_is_imported_where_its_library_is_no_help(change, imported):
+    assert run(_SUPPRESS.format(change=change)) == ["1", "2", imported]
+
+
+_CAPTURE = """
+import warnings
+warnings.simplefilter("ignore")
+import torch
+from detcore.operators import nms
+
+class Best(torch.nn.Module):
+    def forward(self, boxes, scores):
+        return boxes[nms(boxes, scores, 0.5)]
+
+some = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5], [9, 9, 12, 12]])
+scores = torch.tensor([0.5, 0.9, 0.1])
+captured = {capture}
+print(torch.equal(captured(some, scores), some[[1, 2]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "capture",
+    [
+        "torch.compile(Best(), fullgraph=True, backend='eager')",
+        "torch.export.export(Best(), (some, scores), strict=True).module()",
+        "torch.export.export(Best(), (some, scores), strict=False).module()",
+    ],
+)
+def test_the_compiler_finds_what_it_needs(capture):
+    assert run(_CAPTURE.format(capture=capture)) == ["True"]
