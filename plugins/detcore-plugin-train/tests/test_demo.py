@@ -1,6 +1,7 @@
 import pytest
 import torch
 from detcore_train.commands.demo import grid
+from detcore_train.runlock import RunInUseError, RunLock
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -35,6 +36,14 @@ def test_the_demo_runs_through(tmp_path, monkeypatch):
         assert word in result.output
     invoke("demo", *small, "model.backbone.base_channels=8", "--device", "cpu")
     assert (tmp_path / "detcore-demo-2" / "evaluation.json").is_file()
+
+
+@pytest.mark.usefixtures("_installed")
+def test_a_second_demo_in_the_same_folder_is_refused(tmp_path):
+    with RunLock(tmp_path / "demo" / "run"):
+        with pytest.raises(RunInUseError, match="another run writes into this folder"):
+            invoke("demo", "--out", tmp_path / "demo", "--device", "cpu")
+        assert [path.name for path in (tmp_path / "demo").iterdir()] == ["run"]
 
 
 @pytest.mark.slow

@@ -20,8 +20,10 @@ from detcore_train.commands.train import load_experiment
 from detcore_train.engine.checkpointing import TrainingInterrupted
 from detcore_train.engine.fit import fit
 from detcore_train.evaluation import detect, device_of, evaluate, evaluating
+from detcore_train.experiment import Experiment
 from detcore_train.prediction import write_image
 from detcore_train.runfolder import RunFolder
+from detcore_train.runlock import locked
 
 EXPERIMENT = Path(__file__).parent.parent / "demo.yaml"
 _PAIRS = 8
@@ -33,23 +35,41 @@ def run(*, out: Path | None, overrides: Sequence[str], device: str) -> None:
     console = Console()
     out = out or _free_folder()
     folder = RunFolder(out / "run")
+    with locked(folder.path, 0, console) as lock:  # around the data, too: a second demo would write it anew
+        experiment = _with_data(out, overrides, console)
+        console.print(
+            "training a small RetinaNet, about two minutes on two CPU cores; Ctrl-C stops and saves"
+        )
+        try:
+            result = fit(
+                experiment,
+                folder.path,
+                accelerator=check_accelerator(device, "--device"),
+                devices=1,
+                console=console,
+                lock=lock,
+            )
+        except TrainingInterrupted as stop:
+            console.print(f"[yellow]{stop}[/]", soft_wrap=True)
+            sys.exit(130)
+        _show(experiment, folder, out, result.seconds, console)
+
+
+def _with_data(out: Path, overrides: Sequence[str], console: Console) -> Experiment:
+    """The demo's experiment, for which its pictures are made.
+
+    Raises:
+        ConfigError: An override is wrong.
+    """
     console.print(f"making pictures of circles, squares and triangles in {out / 'shapes'}", soft_wrap=True)
     try:
-        experiment = load_experiment(str(EXPERIMENT), [f"data.root={out / 'shapes'}", *overrides])
+        return load_experiment(str(EXPERIMENT), [f"data.root={out / 'shapes'}", *overrides])
     except ConfigError as error:
         raise ConfigError(error.problems, "the demo") from error.__cause__
-    console.print("training a small RetinaNet, about two minutes on two CPU cores; Ctrl-C stops and saves")
-    try:
-        result = fit(
-            experiment,
-            folder.path,
-            accelerator=check_accelerator(device, "--device"),
-            devices=1,
-            console=console,
-        )
-    except TrainingInterrupted as stop:
-        console.print(f"[yellow]{stop}[/]", soft_wrap=True)
-        sys.exit(130)
+
+
+def _show(experiment: Experiment, folder: RunFolder, out: Path, seconds: float, console: Console) -> None:
+    """Evaluates, draws, and says where everything is; the numbers are the last line."""
     detector = detcore.load(folder.best, device=device_of(experiment.model))
     dataset = experiment.data.val
     if dataset is None:
@@ -61,7 +81,7 @@ def run(*, out: Path | None, overrides: Sequence[str], device: str) -> None:
     console.print(evaluation.table())
     evaluation.write(out / "evaluation.json")
     for line in (
-        f"trained in {result.seconds:.0f} s",
+        f"trained in {seconds:.0f} s",
         f"ground truth beside detections: {picture}",
         f"the detector: {folder.best}    (detcore.load({str(folder.best)!r}))",
         f"the run's logs: {folder.path}    (tensorboard --logdir {folder.path})",
