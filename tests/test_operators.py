@@ -1,4 +1,4 @@
-"""The operator for suppression, with and without torchvision's Python package."""
+"""torchvision's operators, with and without torchvision's Python package."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchvision.ops
 
-from detcore.operators import nms
+from detcore.operators import nms, roi_align
 
 
 def boxes(count, seed=0):
@@ -20,9 +20,26 @@ def boxes(count, seed=0):
 
 @pytest.mark.parametrize("count", [0, 1, 2, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_it_is_the_operator_of_torchvision(count, dtype):
+def test_suppression_is_torchvisions(count, dtype):
     some, scores = (tensor.to(dtype) for tensor in boxes(count))
     assert torch.equal(nms(some, scores, 0.4), torchvision.ops.nms(some, scores, 0.4))
+
+
+@pytest.mark.parametrize("count", [0, 1, 30])
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_alignment_is_torchvisions(count, gradient, aligned):
+    feature = torch.rand(2, 3, 9, 12, generator=torch.Generator().manual_seed(0)).requires_grad_(gradient)
+    rois = torch.cat((torch.arange(count)[:, None] % 2, boxes(count)[0]), 1)
+    given = (feature, rois, (2, 3), 1 / 8, 0, aligned)
+    wanted = torchvision.ops.roi_align(*given)
+    assert torch.equal(roi_align(*given), wanted)
+    with torch.no_grad():
+        assert torch.equal(roi_align(*given), wanted)
+    if gradient:
+        of_ours, of_theirs = (torch.autograd.grad(f(*given).square().sum(), feature)[0]
+                              for f in (roi_align, torchvision.ops.roi_align))  # fmt: skip
+        assert torch.equal(of_ours, of_theirs)
 
 
 def run(code):
@@ -37,15 +54,19 @@ def run(code):
 _PREDICT = """
 import sys
 import torch
-from detcore import SingleStageDetector
+from detcore import SingleStageDetector, TwoStageDetector
 from detcore_fpn import FPN
+from detcore_rcnn import RPNHead, StandardRoIHead
 from detcore_resnet import ResNet
 from detcore_retina import RetinaHead
 
 torch.manual_seed(0)
-neck = FPN.spec(start_level=1, num_outs=5, add_extra_convs="on_output")
-head = RetinaHead.spec(prior_prob=0.5)
-model = SingleStageDetector(num_classes=3, backbone=ResNet(depth=18), neck=neck, head=head).eval()
+given = {"num_classes": 3, "backbone": ResNet(depth=18), "neck": FPN.spec(num_outs=5)}
+parts = {
+    "SingleStageDetector": {"head": RetinaHead.spec(prior_prob=0.5)},
+    "TwoStageDetector": {"rpn_head": RPNHead.spec(), "roi_head": StandardRoIHead.spec()},
+}
+model = globals()[detector](**given, **parts[detector]).eval()
 image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
 with torch.no_grad():
     found = model([image])
@@ -53,9 +74,13 @@ assert int(found.valid.sum()) > 10
 """
 
 
-def test_a_dense_detector_predicts_without_torchvision_and_the_compiler():
+DETECTORS = pytest.mark.parametrize("detector", ["SingleStageDetector", "TwoStageDetector"])
+
+
+@DETECTORS
+def test_a_detector_predicts_without_torchvision_and_the_compiler(detector):
     heavy = "{'torchvision', 'torch._dynamo', 'sympy'}"
-    assert run(f"{_PREDICT}\nprint(len({heavy} & set(sys.modules)))") == ["0"]
+    assert run(f"detector = {detector!r}\n{_PREDICT}\nprint(len({heavy} & set(sys.modules)))") == ["0"]
 
 
 _AFTERWARDS = """
@@ -70,8 +95,10 @@ print("same")
 """
 
 
-def test_torchvision_can_be_imported_afterwards():
-    assert run(_PREDICT + _AFTERWARDS) == ["same"]
+@pytest.mark.slow
+@DETECTORS
+def test_torchvision_can_be_imported_afterwards(detector):
+    assert run(f"detector = {detector!r}\n{_PREDICT}\n{_AFTERWARDS}") == ["same"]
 
 
 _SUPPRESS = """
@@ -102,7 +129,7 @@ _CAPTURE = """
 import warnings
 warnings.simplefilter("ignore")
 import torch
-from detcore.operators import nms
+from detcore.operators import nms, roi_align
 
 class Best(torch.nn.Module):
     def forward(self, boxes, scores):

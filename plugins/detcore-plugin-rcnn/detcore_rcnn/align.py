@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.ops import roi_align
+
+from detcore.operators import roi_align
 
 
 def align(
@@ -33,7 +34,7 @@ def align(
     source = feature.float() if feature.dtype in (torch.float16, torch.bfloat16) else feature
     rois = torch.cat((image[:, None].to(source.dtype), boxes.to(source.dtype)), dim=1)
     pooled = roi_align(source, rois, output_size, 1 / stride, sampling_ratio, aligned)
-    return pooled.to(feature.dtype)  # type: ignore[no-any-return]
+    return pooled.to(feature.dtype)
 
 
 def rescale(boxes: Float[Tensor, "P 4"], factor: float) -> Float[Tensor, "P 4"]:
