@@ -50,7 +50,7 @@ def finding(detector):
     """The detector with weights by which it finds something, although it is not trained."""
     for path, parameter in detector.eval().named_parameters():
         if path.endswith(("retina_cls.bias", "atss_cls.bias")):
-            parameter.data.fill_(-2.0)
+            parameter.data.fill_(-1.0)
         if path.endswith(("_cls.weight", "_reg.weight")):
             parameter.data.mul_(30)
     return detector

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detcore.layers import NormName, make_norm
-from detcore_resnet.he_conv import HeConv2d
+from detcore_resnet.he_conv import he_conv
 from detcore_resnet.placement import Attached, BlockPlacement, attached_to, through
 
 Style = Literal["pytorch", "caffe"]
@@ -64,7 +64,7 @@ class BasicBlock(nn.Module):
         attached: Attached = Attached(),
     ) -> None:
         super().__init__()
-        self.conv1 = HeConv2d(in_channels, channels, 3, stride, dilation, dilation, bias=False)
+        self.conv1 = he_conv(in_channels, channels, 3, stride, dilation, dilation)
         self.bn1 = options.make_norm(channels)
         self.conv2 = attached.conv2(channels, channels, stride=1, dilation=1)
         self.bn2 = options.make_norm(channels)
@@ -119,11 +119,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         first, second = (stride, 1) if options.style == "caffe" else (1, stride)
         out_channels = channels * self.expansion
-        self.conv1 = HeConv2d(in_channels, channels, 1, first, bias=False)
+        self.conv1 = he_conv(in_channels, channels, 1, first)
         self.bn1 = options.make_norm(channels)
         self.conv2 = attached.conv2(channels, channels, stride=second, dilation=dilation)
         self.bn2 = options.make_norm(channels)
-        self.conv3 = HeConv2d(channels, out_channels, 1, bias=False)
+        self.conv3 = he_conv(channels, out_channels, 1)
         self.bn3 = options.make_norm(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = make_shortcut(in_channels, out_channels, stride, options)
@@ -166,11 +166,11 @@ def make_shortcut(
         return None
     norm = options.make_norm(out_channels)
     if not options.avg_down:
-        return nn.Sequential(HeConv2d(in_channels, out_channels, 1, stride, bias=False), norm)
+        return nn.Sequential(he_conv(in_channels, out_channels, 1, stride), norm)
     pool = (
         nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
     )
-    return nn.Sequential(pool, HeConv2d(in_channels, out_channels, 1, bias=False), norm)
+    return nn.Sequential(pool, he_conv(in_channels, out_channels, 1), norm)
 
 
 def make_stage(

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from detcore.component import Part, Spec, make
 from detcore.interfaces import Block
-from detcore_resnet.he_conv import HeConv2d
+from detcore_resnet.he_conv import he_conv
 
 Position = Literal["after_conv1", "after_conv2", "after_conv3", "conv2"]
 
@@ -60,7 +60,7 @@ class Attached:
         """
         specs = [placement["block"] for placement in self.placements if placement.get("position") == "conv2"]
         if not specs:
-            return HeConv2d(in_channels, out_channels, 3, stride, dilation, dilation, bias=False)
+            return he_conv(in_channels, out_channels, 3, stride, dilation, dilation)
         if len(specs) > 1:
             raise ValueError(
                 f"blocks: {len(specs)} of them stand in for conv2 of one stage; keep one of {specs}"

@@ -18,7 +18,7 @@ from detcore.layers import NormName, is_batch_norm
 from detcore.structures import FeatureSpec
 from detcore.weights import load_weights
 from detcore_resnet.blocks import BasicBlock, BlockOptions, Bottleneck, Style, make_stage
-from detcore_resnet.he_conv import HeConv2d
+from detcore_resnet.he_conv import he_conv
 from detcore_resnet.norms import freeze_norms, keep_statistics
 from detcore_resnet.placement import (
     BlockPlacement,
@@ -179,7 +179,7 @@ class ResNet(Backbone):
                 *_conv_norm_relu(half, channels, 1, options),
             )
         else:
-            self.conv1 = HeConv2d(in_channels, channels, 7, 2, 3, bias=False)
+            self.conv1 = he_conv(in_channels, channels, 7, 2, 3)
             self.bn1 = options.make_norm(channels)
             self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
@@ -255,7 +255,7 @@ def _begin_as_identity(network: nn.Module) -> None:
 def _conv_norm_relu(
     in_channels: int, out_channels: int, stride: int, options: BlockOptions
 ) -> tuple[nn.Module, ...]:
-    conv = HeConv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+    conv = he_conv(in_channels, out_channels, 3, stride, 1)
     return conv, options.make_norm(out_channels), nn.ReLU(inplace=True)
 
 

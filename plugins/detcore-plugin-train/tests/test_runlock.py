@@ -32,9 +32,13 @@ HOLDS = """
 import os, subprocess, sys, time
 from detcore_train.runlock import RunLock
 with RunLock(sys.argv[1]):
+    ready, go = os.pipe()
     child = os.fork() if sys.argv[2] == "forks" else 0
     if sys.argv[2] == "forks" and not child:
+        os.write(go, b".")
         time.sleep(60)
+    if child:
+        os.read(ready, 1)  # by then it has closed what it is not to keep
     started = subprocess.Popen(["sleep", "60"]).pid if sys.argv[2] == "starts" else 0
     print(child or started, flush=True)
     sys.stdin.read()
