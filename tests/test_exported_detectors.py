@@ -50,7 +50,7 @@ def finding(detector):
     """The detector with weights by which it finds something, although it is not trained."""
     for path, parameter in detector.eval().named_parameters():
         if path.endswith(("retina_cls.bias", "atss_cls.bias")):
-            parameter.data.fill_(-1.0)
+            parameter.data.fill_(-2.0)
         if path.endswith(("_cls.weight", "_reg.weight")):
             parameter.data.mul_(30)
     return detector
@@ -71,7 +71,7 @@ def test_families(make, format, size, tmp_path):
     path = tmp_path / ("model.onnx" if format == "onnx" else "model.pt2")
     done = export(finding(make()), path, format=format, size=size)
     assert [c.batch for c in done.comparisons] == [1, 2, 5] * (2 if size == "dynamic" else 1)
-    assert done.detections >= 100 * len(done.comparisons)
+    assert done.detections >= 50 * len(done.comparisons)
     assert set(done.differences) >= {"boxes", "scores"}
 
 
