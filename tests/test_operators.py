@@ -129,7 +129,10 @@ _CAPTURE = """
 import warnings
 warnings.simplefilter("ignore")
 import torch
-from detcore.operators import nms, roi_align
+import torch._dynamo
+from detcore.operators import nms
+
+torch._dynamo.config.capture_dynamic_output_shape_ops = True  # torch 2.8 wants to be asked
 
 class Best(torch.nn.Module):
     def forward(self, boxes, scores):
