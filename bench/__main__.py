@@ -36,7 +36,7 @@ def main() -> None:
         f"{module}/{name}": (module, name, row)
         for module in MODULES
         for name, row in rows_of(module).items()
-        if chosen(f"{module}/{name}", row, args)
+        if chosen(f"{module}/{name}", args.rows)
     }
     pythons = {"mmdet": args.mmdet_python or ""}
     record = report.Record.begun(args.out, report.machine(args.threads), args.resume)
@@ -64,7 +64,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", help="patterns such as 'assignment/*'; all where none is given")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each contender")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--full", action="store_true", help="also the rows that take minutes")
     parser.add_argument("--mmdet-python", help="an interpreter that can import mmdet")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "bench" / "results", help="folder of the JSON files"
@@ -82,11 +81,9 @@ def rows_of(module: str) -> dict[str, Row]:
     return rows
 
 
-def chosen(key: str, row: Row, args: argparse.Namespace) -> bool:
+def chosen(key: str, patterns: list[str]) -> bool:
     """Whether a row is to be run."""
-    if args.rows:
-        return any(fnmatch.fnmatchcase(key, pattern) for pattern in args.rows)
-    return args.full or not row.slow
+    return not patterns or any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def describe(name: str, result: Result) -> str:

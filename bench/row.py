@@ -17,7 +17,6 @@ class Row:
     Args:
         title: What is done, for the table.
         contenders: By name; "detcore" is one of them. "mmdet" runs in the environment that the user names.
-        slow: Whether only ``--full`` runs it.
         limits: Contenders that cannot do it, with the reason.
         targets: How many times as long each peer should take, by name.
         why: What keeps a row from its target, and what would reach it; shown where it is missed.
@@ -28,7 +27,6 @@ class Row:
 
     title: str
     contenders: Mapping[str, Prepare]
-    slow: bool = False
     limits: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, float] = field(default_factory=dict)
     why: str = ""

@@ -54,7 +54,7 @@ def row(
     """The prediction of one detector in both libraries."""
     ours = functools.partial(models.converted, theirs, SIZE)
     peers = {"torchvision": (theirs, True), "torchvision, as it comes": (theirs, False)}
-    what = {"32": "float32", "auto": "precision auto", "bf16": "bfloat16"}[precision]
+    what = {"32": "float32", "auto": "precision auto"}[precision]
     return Row(
         f"prediction, {name} R50, {batch} x {SIZE[0]} x {SIZE[1]}, {what}",
         {"detcore": functools.partial(models.kept, prepare, ours, batch, ours=True, precision=precision)}
@@ -67,8 +67,6 @@ def row(
         },
         targets=dict.fromkeys(peers, target),
         why=_WHY,
-        # bfloat16 is what auto means where the processor has it
-        slow=precision == "bf16" or (precision == "auto" and batch > 1 and name != "RetinaNet"),
     )
 
 
@@ -80,6 +78,6 @@ _PEERS = {
 ROWS = {
     f"{key}{suffix}_batch_{batch}": row(name, batch, peer, precision, target)
     for key, (name, peer) in _PEERS.items()
-    for precision, suffix, target in (("32", "", 1.2), ("auto", "_auto", 2.0), ("bf16", "_bfloat16", 2.0))
+    for precision, suffix, target in (("32", "", 1.2), ("auto", "_auto", 2.0))
     for batch in (1, 8)
 }

@@ -49,7 +49,6 @@ def row(
     size: tuple[int, int],
     precision: str = "32",
     target: float = 1.0,
-    slow: bool = False,
 ) -> Row:
     """The step of one detector in both libraries.
 
@@ -59,7 +58,6 @@ def row(
         size: Their (h, w).
         precision: "32" and "bf16" are for both; "auto" is what an experiment makes of it, against float32.
         target: How many times as long torchvision is to take.
-        slow: Whether the row is left out unless asked for.
     """
     ours, theirs = {
         "RetinaNet": (models.detcore_retinanet, models.torchvision_retinanet),
@@ -77,7 +75,6 @@ def row(
                 prepare, their_build, batch, size, precision == "bf16", as_floats=True
             ),
         },
-        slow=slow,
         targets={"torchvision": target},
         why=_WHY,
     )
@@ -97,5 +94,5 @@ ROWS = {
     "retinanet_batch_1": row("RetinaNet", 1, SIZE),
     "retinanet_batch_4": row("RetinaNet", 4, SIZE),
     "retinanet_small": row("RetinaNet", 2, (240, 320)),
-    "retinanet_large": row("RetinaNet", 2, (768, 1344), slow=True),
+    "retinanet_large": row("RetinaNet", 2, (768, 1344)),
 }
