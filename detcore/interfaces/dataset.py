@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, NotRequired, TypedDict
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from torchvision import tv_tensors
-
 from detcore.component import Component
 from detcore.structures import ClassMap, ImageGeometry
+
+if TYPE_CHECKING:
+    from torchvision import tv_tensors
 
 
 class Example(TypedDict):
